@@ -1,0 +1,34 @@
+"""The bytes of an event stream. Pure.
+
+Source: WHATWG HTML, section 9.2 "Server-sent events". Every `data:` here is JSON on one line, so
+no text of a task can end a line, and with it an event; `id:` and `event:` are our own words.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["CONTENT_TYPE", "END", "frame", "last_seen", "retry"]
+
+CONTENT_TYPE: Final = "text/event-stream; charset=utf-8"
+END: Final = "end"
+"""The id of the last event of a stream: whoever comes back with it needs no new one."""
+
+
+def frame(event: str, data: bytes, *, event_id: str | None = None) -> bytes:
+    """One event. *data* is JSON as msgspec writes it: without line breaks."""
+    assert b"\n" not in data and b"\r" not in data, "JSON escapes line breaks"
+    head = f"event: {event}\n" + (f"id: {event_id}\n" if event_id is not None else "")
+    return head.encode() + b"data: " + data + b"\n\n"
+
+
+def retry(ms: int) -> bytes:
+    """Tell the client how many milliseconds to wait before it reconnects."""
+    return f"retry: {ms}\n\n".encode()
+
+
+def last_seen(header: str | None) -> str | None:
+    """The id in a `Last-Event-ID` header; None if it is missing or nothing we could have sent."""
+    if header is None or not header.isascii() or not header.isalnum() or len(header) > 20:
+        return None
+    return header

@@ -1,0 +1,130 @@
+"""Everything Headway raises, as one tree.
+
+    HeadwayError
+    ├── NotOpen                  used before it was opened, or after it was closed
+    ├── TaskError                a task registered twice, or unknown to this process
+    ├── BadInput (ValueError)    a value Headway cannot accept: total, key, id, options
+    │   └── TooLarge             … because of its size
+    ├── StoreError               the store answered with an error
+    │   ├── StoreUnavailable     … or did not answer
+    │   ├── StoreFull            … has no memory left
+    │   └── StoreReadOnly        … is a replica, or its disk failed
+    ├── ServerError              the embedded Valkey cannot run here
+    ├── JobNotFound              no such job, or it has expired
+    ├── JobNotFinished           its result was asked for too early
+    ├── JobFailed                its result was asked for, but it failed or was cancelled
+    └── JobError                 raised by tasks: the only error text that leaves the server
+
+`JobCancelled` stands outside the tree on purpose: it is a `CancelledError`, so that the
+`except Exception` of a task does not swallow the wish to stop it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+__all__ = [
+    "BadInput",
+    "HeadwayError",
+    "JobCancelled",
+    "JobError",
+    "JobFailed",
+    "JobNotFinished",
+    "JobNotFound",
+    "NotOpen",
+    "ServerError",
+    "StoreError",
+    "StoreFull",
+    "StoreReadOnly",
+    "StoreUnavailable",
+    "TaskError",
+    "TooLarge",
+]
+
+
+class HeadwayError(Exception):
+    """Catch this to catch everything that Headway raises."""
+
+
+class NotOpen(HeadwayError):
+    """Headway was used before it was opened, or after it was closed."""
+
+    def __init__(self, act: str) -> None:
+        super().__init__(
+            f"cannot {act}: Headway is not open. Open it with the app (Headway(app) or "
+            "init_app(app) in Quart, lifespan=headway.lifespan elsewhere) or by hand with "
+            "'async with headway:'. In a Quart test, use 'async with app.test_app():'."
+        )
+
+
+class TaskError(HeadwayError):
+    """A task was registered twice, or is not registered in this process."""
+
+
+class BadInput(HeadwayError, ValueError):
+    """A value that Headway cannot accept; the message says which and what to do."""
+
+
+class TooLarge(BadInput):
+    """A value over its size limit, in bytes of JSON unless the message says otherwise."""
+
+    def __init__(self, what: str, size: int, limit: int, cure: str) -> None:
+        super().__init__(f"{what}: {size} bytes, the limit is {limit}. {cure}")
+        self.size = size
+        self.limit = limit
+
+
+class StoreError(HeadwayError):
+    """The store answered with an error; its own words are in the message."""
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot be reached. What was asked may or may not have happened."""
+
+
+class StoreFull(StoreError):
+    """The store has reached its memory limit and refuses to write."""
+
+
+class StoreReadOnly(StoreError):
+    """The store refuses to write: a replica, or a primary whose disk failed."""
+
+
+class ServerError(HeadwayError):
+    """The embedded Valkey cannot run here, or did not start."""
+
+
+class JobNotFound(HeadwayError, LookupError):
+    """No job has this id, or it has expired."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f"no job {job_id!r}: the id is wrong, or the job ended long ago and has expired"
+        )
+        self.job_id = job_id
+
+
+class JobNotFinished(HeadwayError):
+    """The result was asked for while the job is still queued or running."""
+
+
+class JobFailed(HeadwayError):
+    """The result was asked for, but the job failed or was cancelled."""
+
+
+class JobError(HeadwayError):
+    """Raise it in a task to fail the job with a text that its owner may read.
+
+    Args:
+        text: shown to the owner as it is, as text and never as markup. Any other exception
+            that leaves a task is shown as "Something went wrong" and stays in the log.
+        code: a short stable word for API clients, such as "no_such_file".
+    """
+
+    def __init__(self, text: str, *, code: str = "error") -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class JobCancelled(asyncio.CancelledError):
+    """Raised inside a task that runs in a thread, at its next call of `Progress`, to stop it."""

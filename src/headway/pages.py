@@ -1,0 +1,158 @@
+"""The pages and files that a browser gets. Everything shown passes through `escape`.
+
+The pages work without JavaScript: a plain progress element, a form to cancel, a link to the
+result, and a reload every few seconds while the job runs.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from hashlib import blake2b
+from html import escape
+from importlib.resources import files
+from typing import Any, Final
+
+import msgspec
+
+__all__ = ["HEADERS", "VERSION", "bar", "job_page", "jobs_page", "script", "static"]
+
+_TYPES: Final = {"js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8"}
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS: Final = (
+    ("Content-Type", "text/html; charset=utf-8"),
+    ("Content-Security-Policy", _POLICY),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Referrer-Policy", "same-origin"),
+    ("X-Frame-Options", "DENY"),
+)
+_STATES: Final = {
+    "queued": "Waiting to start",
+    "running": "Running",
+    "succeeded": "Done",
+    "failed": "Failed",
+    "cancelled": "Cancelled",
+}
+
+
+@cache
+def _file(name: str) -> tuple[bytes, str] | None:
+    if name not in {"headway.js", "headway.css"}:
+        return None
+    data = files("headway").joinpath("static", name).read_bytes()
+    return data, blake2b(data, digest_size=9).hexdigest()
+
+
+def _version() -> str:
+    said = "".join(f[1] for name in ("headway.js", "headway.css") if (f := _file(name)))
+    return blake2b(said.encode(), digest_size=4).hexdigest()
+
+
+VERSION: Final = _version()
+"""Changes whenever a page would look different for the same job."""
+
+
+def static(name: str) -> tuple[bytes, str, str] | None:
+    """(content, type, digest) of a file of ours. Only names that we ship are looked up."""
+    found = _file(name)
+    if found is None:
+        return None
+    return found[0], _TYPES[name.rpartition(".")[2]], found[1]
+
+
+def script(base: str) -> str:
+    """The tag that brings the element. As a module it runs once, however often it stands there."""
+    return f'<script type="module" src="{escape(base)}/static/headway.js"></script>'
+
+
+def bar(document: dict[str, Any], attributes: dict[str, str | bool]) -> str:
+    """The element for one job, filled with what is known now, and usable without JavaScript."""
+    given = "".join(
+        f" {escape(name.replace('_', '-'))}" + ("" if value is True else f'="{escape(str(value))}"')
+        for name, value in attributes.items()
+        if value is not False
+    )
+    links = document["links"]
+    return (
+        f'<headway-bar src="{escape(links["self"])}"{given}>'
+        f'<script type="application/json">{_json(document)}</script>'
+        f"{_fallback(document)}</headway-bar>"
+    )
+
+
+def _json(document: dict[str, Any]) -> str:
+    text = msgspec.json.encode(document).decode()
+    for sign in "<>&\u2028\u2029":  # so that nothing in it can end the script element
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
+
+
+def _fallback(document: dict[str, Any]) -> str:
+    links, error = document["links"], document["error"]
+    parts = [f"<strong>{escape(document['title'])}</strong> ", _meter(document)]
+    if document["note"]:
+        parts.append(f" <span>{escape(document['note'])}</span>")
+    if document["state"] == "failed" and error is not None:
+        parts.append(f" <span>{escape(error.title)}</span>")
+    if links["result"]:
+        parts.append(f' <a href="{escape(links["result"])}">Result</a>')
+    for act, word in (("cancel", "Cancel"), ("retry", "Try again")):
+        if links[act]:
+            parts.append(
+                f' <form method="post" action="{escape(links[act])}">'
+                f"<button>{word}</button></form>"
+            )
+    return "".join(parts)
+
+
+def _meter(document: dict[str, Any]) -> str:
+    state, ratio = document["state"], document["progress"]["ratio"]
+    word = _STATES[state]
+    if state == "running" and document["cancel_requested"]:
+        word = "Cancelling"
+    if state in {"failed", "cancelled", "queued"}:
+        return f"<span>{word}</span>"
+    name = escape(document["title"])
+    if ratio is None and state == "running":
+        return f'<progress aria-label="{name}"></progress> <span>{word}</span>'
+    ratio = 1.0 if state == "succeeded" else ratio
+    percent = f"{ratio * 100:.0f} %"
+    return (
+        f'<progress aria-label="{name}" value="{ratio:.4f}" max="1">{percent}</progress>'
+        f" <span>{word}, {percent}</span>"
+    )
+
+
+def job_page(document: dict[str, Any], base: str) -> bytes:
+    """The page of one job."""
+    going = document["finished_at"] is None
+    refresh = '<noscript><meta http-equiv="refresh" content="5"></noscript>' if going else ""
+    here = escape(document["links"]["self"])
+    body = (
+        f"<h1>{escape(document['title'])}</h1>{bar(document, {})}"
+        f'<noscript><p><a href="{here}">Refresh</a></p></noscript>'
+        f'<p class="more"><a href="{escape(base)}">My jobs</a></p>'
+    )
+    return _page(document["title"], body, base, head=refresh)
+
+
+def jobs_page(documents: list[dict[str, Any]], base: str) -> bytes:
+    """The visitor's own jobs, newest first."""
+    rows = "".join(
+        f'<li>{bar(one, {})}<p class="more"><a href="{escape(one["links"]["self"])}">Open</a></p></li>'
+        for one in documents
+    )
+    shown = f'<ul class="jobs">{rows}</ul>' if rows else "<p>You have started nothing yet.</p>"
+    return _page("My jobs", f"<h1>My jobs</h1>{shown}", base)
+
+
+def _page(title: str, body: str, base: str, *, head: str = "") -> bytes:
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f'<link rel="stylesheet" href="{escape(base)}/static/headway.css">{script(base)}{head}'
+        f"</head><body><main>{body}</main></body></html>"
+    ).encode()

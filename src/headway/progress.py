@@ -1,0 +1,554 @@
+"""`Progress`: what the code of a task holds in its hands.
+
+Every call only counts, or puts a value aside; it never waits and never touches the network.
+The beat thread comes by about ten times a second and takes what is new. The same object serves
+coroutines and threads.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import chain, islice
+from threading import Lock
+from typing import Any, Final, Generic, NamedTuple, TypeVar, cast, overload
+
+import msgspec
+
+from headway._meter import Loop, Meter, Stage
+from headway.errors import BadInput, HeadwayError, JobCancelled
+from headway.job import CHECKPOINT_BYTES, NAME_CHARS, Reading, plain, to_json
+
+__all__ = ["Progress", "Track", "current_progress"]
+
+LINE_CHARS: Final = 2_000
+LINES_WAITING: Final = 500  # what is logged faster than it can be written loses its oldest lines
+
+T = TypeVar("T")
+
+_current: ContextVar[Progress] = ContextVar("headway_progress")
+_here: ContextVar[tuple[Progress, Stage | Loop] | None] = ContextVar("headway_stage", default=None)
+
+
+def current_progress() -> Progress:
+    """Find the `Progress` of the job that this code runs in, from any depth.
+
+    It travels with the context: into coroutines, asyncio tasks and `asyncio.to_thread`, but not
+    into threads and pools that the task starts by other means; hand it over there.
+
+    Raises:
+        HeadwayError: this code does not run in a job.
+    """
+    try:
+        return _current.get()
+    except LookupError:
+        raise HeadwayError(
+            "current_progress() was called outside of a job. Call it from a task that Headway "
+            "runs, or hand the Progress over to the thread that needs it."
+        ) from None
+
+
+class News(NamedTuple):
+    """What has to be written since the last time; empty strings stand for nothing new."""
+
+    progress: str
+    checkpoint: str
+    lines: list[str]
+
+
+class _Marks(msgspec.Struct):
+    """What a checkpoint holds: the task's own value, and how far each resumable loop had come."""
+
+    value: Any = None
+    loops: dict[str, int] = {}
+
+
+class Progress:
+    """Reports how far a job is. Handed to the task as its first argument.
+
+    All methods are thread-safe, never wait and cost well under a microsecond. In a task that
+    runs in a thread each of them raises `JobCancelled` once the job was asked to stop.
+
+    In a test of your own, `Progress()` works by itself: it counts, and nothing is written.
+
+    Args:
+        attempt: which attempt this is, from 1.
+        checkpoint: what the last attempt left behind, as this class wrote it.
+        clock: monotonic seconds.
+        stall_s: see `Meter`.
+        wake: called (from any thread) when there is news after a quiet time.
+    """
+
+    def __init__(
+        self,
+        *,
+        attempt: int = 1,
+        checkpoint: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        stall_s: float | None = None,
+        wake: Callable[[], object] | None = None,
+    ) -> None:
+        self._attempt = attempt
+        self._marks = msgspec.json.decode(checkpoint, type=_Marks) if checkpoint else _Marks()
+        self._meter = Meter(clock, stall_s=stall_s)
+        self._lock = Lock()
+        self._wake = wake
+        self._quiet = True
+        self._stop: str | None = None
+        self._raises = False
+        self._resumable: list[Loop] = []
+        self._value = self._marks.value
+        self._value_json = ""
+        self._lines: deque[str] = deque(maxlen=LINES_WAITING)
+        self._written: Reading | None = None
+        self._written_marks = ""
+
+    # ── what task code calls ──────────────────────────────────────────────────────────────────
+
+    @property
+    def attempt(self) -> int:
+        """1 in the first attempt, 2 after one retry, and so on."""
+        return self._attempt
+
+    @property
+    def cancelled(self) -> bool:
+        """True once the job was asked to stop; for loops that report nothing."""
+        return self._stop is not None
+
+    @property
+    def resume(self) -> Any:
+        """The last value given to `checkpoint()`, by this or an earlier attempt; None at first."""
+        return self._value
+
+    @overload
+    def track(
+        self,
+        iterable: Iterable[T],
+        total: float | None = None,
+        unit: str | None = None,
+        *,
+        resume: bool = False,
+    ) -> Track[T]: ...
+    @overload
+    def track(
+        self,
+        iterable: AsyncIterable[T],
+        total: float | None = None,
+        unit: str | None = None,
+        *,
+        resume: bool = False,
+    ) -> Track[T]: ...
+    def track(
+        self,
+        iterable: Iterable[T] | AsyncIterable[T],
+        total: float | None = None,
+        unit: str | None = None,
+        *,
+        resume: bool = False,
+    ) -> Track[T]:
+        """Count the items of a loop: `for` over a sync iterable, `async for` over an async one.
+
+        An item counts once the loop's body is done with it. A `track` inside of another one's
+        body is part of the outer one's current item. Over a list, tuple or range the loop pays
+        nothing per item.
+
+        Args:
+            iterable: what to go through.
+            total: how many items there will be; by default its length, if it has one. A wrong
+                total is no error: it grows to what was done, and an early end is an end.
+            unit: what an item is, in the singular, such as "row".
+            resume: skip as many items as an earlier attempt of this job had done. The iterable
+                must give the same items in the same order every time.
+
+        Raises:
+            BadInput: *total* is negative or no number, or *iterable* cannot be gone through.
+        """
+        if not isinstance(iterable, (Iterable, AsyncIterable)):
+            raise BadInput(f"track({iterable!r}): give it something to iterate over")
+        if total is None:
+            total = _length(iterable)
+        else:
+            _check_total(total)
+        self._check()
+        return Track(self, iterable, total, unit, resume=resume)
+
+    def advance(self, n: float = 1) -> None:
+        """Count *n* more as done, in the stage this code is in. Never goes back.
+
+        Raises:
+            BadInput: *n* is negative or no number.
+        """
+        if not 0 <= n < math.inf:
+            raise BadInput(f"advance({n!r}): give a number of 0 or more")
+        stage = self._node().stage
+        with self._lock:
+            stage.counted += n
+        self._news()
+
+    def set(
+        self, *, done: float | None = None, total: float | None = None, unit: str | None = None
+    ) -> None:
+        """State how far this stage is, in absolute numbers; what is not given stays as it is.
+
+        A *done* below the last one is shown as a count, but the bar does not go back. A *done*
+        over *total* makes the total grow. `total` may be set again whenever more is known.
+
+        Raises:
+            BadInput: a number is negative or no number.
+        """
+        if total is not None:
+            _check_total(total)
+        if done is not None and not 0 <= done < math.inf:
+            raise BadInput(f"set(done={done!r}): give a number of 0 or more")
+        stage = self._node().stage
+        with self._lock:
+            if done is not None:
+                stage.counted = done
+            if total is not None:
+                stage.total = total
+            if unit is not None:
+                stage.unit = plain(unit, 40)
+        self._news()
+
+    def note(self, text: str) -> None:
+        """Say in a few words what is going on; the newest words replace the older.
+
+        Shown as text, never as markup; cut to 500 characters, control characters removed.
+        """
+        self._meter.note(plain(text))
+        self._news()
+
+    def log(self, line: str) -> None:
+        """Add a line to the job's log. The newest 500 lines are kept, of 2,000 characters each."""
+        self._lines.append(plain(line, LINE_CHARS))
+        self._news()
+
+    @contextmanager
+    def stage(
+        self, name: str, weight: float = 1, total: float | None = None
+    ) -> Iterator[Progress]:
+        """A named part of the work, with a small bar of its own. Stages nest.
+
+        Args:
+            name: shown to the owner.
+            weight: its share of the work beside the other stages around it, above 0.
+            total: as in `set()`.
+
+        Raises:
+            BadInput: *weight* is not above 0, or *total* is negative or no number.
+        """
+        if not 0 < weight < math.inf:
+            raise BadInput(f"stage({name!r}, weight={weight!r}): give a weight above 0")
+        if total is not None:
+            _check_total(total)
+        stage = Stage(plain(name, NAME_CHARS), weight=weight, total=total, parent=self._node())
+        self._enter(stage)
+        self._news()
+        try:
+            yield self
+            stage.open = False
+        finally:
+            self._leave(stage)
+        self._news()
+
+    def checkpoint(self, value: Any) -> None:
+        """Remember *value* for the next attempt, should this one be lost or fail.
+
+        It is written with the next flush, within about 0.1 s, together with the progress.
+
+        Args:
+            value: made of JSON values, at most 64 KiB as JSON. What is changed in it afterwards
+                is not seen.
+
+        Raises:
+            BadInput: *value* is not JSON.
+            TooLarge: it is over 64 KiB.
+        """
+        cure = "Store the data elsewhere, and a reference to it here."
+        text = to_json(value, what="checkpoint", limit=CHECKPOINT_BYTES, cure=cure)
+        with self._lock:
+            self._value, self._value_json = msgspec.json.decode(text), text
+        self._news()
+
+    # ── what the runner and the beat thread call ──────────────────────────────────────────────
+
+    def stop(self, why: str, *, raises: bool) -> None:
+        """Ask the task to stop; with *raises*, by an exception in its next call."""
+        self._stop = why
+        self._raises = raises
+
+    def take(self) -> News:
+        """What is new since the last `take()`. Called by one thread at a time."""
+        with self._lock:
+            reading = self._meter.read()
+            self._meter.root.fold()
+            marks = self._marks_json()
+            lines = [self._lines.popleft() for _ in range(len(self._lines))]
+        progress = "" if reading == self._written else _encode(reading)
+        checkpoint = "" if marks == self._written_marks else marks
+        if not progress and (checkpoint or lines):
+            progress = _encode(reading)
+        self._written, self._written_marks = reading, marks
+        self._quiet = not progress
+        return News(progress, checkpoint, lines)
+
+    def give_back(self, news: News) -> None:
+        """What was taken could not be written: it is news again."""
+        self._written, self._written_marks = None, ""
+        self._lines.extendleft(reversed(news.lines))
+
+    def final(self, *, succeeded: bool) -> str:
+        """The last reading, as JSON."""
+        with self._lock:
+            return _encode(self._meter.final(succeeded=succeeded))
+
+    def last_checkpoint(self) -> str:
+        """What the next attempt may resume from, as JSON; empty if there is nothing."""
+        with self._lock:
+            return self._marks_json()
+
+    def last_lines(self) -> list[str]:
+        """Log lines that were not written yet."""
+        return list(self._lines)
+
+    # ── inside ────────────────────────────────────────────────────────────────────────────────
+
+    def _marks_json(self) -> str:
+        if not self._value_json and not self._resumable:
+            return ""
+        loops = {**self._marks.loops}
+        loops.update((str(i), loop.done) for i, loop in enumerate(self._resumable))
+        return msgspec.json.encode(_Marks(self._value, loops)).decode()
+
+    def _resume_from(self, loop: Loop) -> int:
+        """Register a loop that may be resumed; how many of its items were done before."""
+        with self._lock:
+            self._resumable.append(loop)
+            return self._marks.loops.get(str(len(self._resumable) - 1), 0)
+
+    def _skipped(self) -> None:
+        with self._lock:
+            self._meter.skip()
+
+    def _news(self) -> None:
+        if self._stop is not None:
+            self._check()
+        self._news_of_end()
+
+    def _news_of_end(self) -> None:
+        # Runs where nothing may be raised: in a finalizer, or while an exception passes by.
+        if self._quiet:
+            self._quiet = False
+            if self._wake is not None:
+                self._wake()
+
+    def _check(self) -> None:
+        if self._stop is not None and self._raises:
+            raise JobCancelled(self._stop)
+
+    def _node(self) -> Stage | Loop:
+        """Where in the tree this code is; what is over stands for what was around it."""
+        here = _here.get()
+        node = here[1] if here is not None and here[0] is self else None
+        while node is not None and not node.open:
+            node = node.parent
+        return node or self._meter.root
+
+    def _enter(self, node: Stage | Loop) -> None:
+        around = node.parent
+        with self._lock:
+            if isinstance(node, Loop) and isinstance(around, Stage):
+                around.loops.append(node)
+            elif around is not None:
+                around.kids.append(node)
+        _here.set((self, node))
+
+    def _leave(self, node: Stage | Loop) -> None:
+        here = _here.get()
+        # Not ours if a garbage collector closes the loop in the middle of somebody else's code.
+        if here is not None and here[1] is node and node.parent is not None:
+            _here.set((self, node.parent))
+
+
+class Track(Generic[T]):
+    """What `Progress.track()` returns: go through it with `for` or `async for`, once."""
+
+    def __init__(
+        self,
+        progress: Progress,
+        iterable: Iterable[T] | AsyncIterable[T],
+        total: float | None,
+        unit: str | None,
+        *,
+        resume: bool,
+    ) -> None:
+        self._progress = progress
+        self._iterable = iterable
+        self._total = total
+        self._unit = unit
+        self._resume = resume
+
+    def __iter__(self) -> Iterator[T]:
+        iterable = self._iterable
+        if not isinstance(iterable, Iterable):
+            raise BadInput(f"track({iterable!r}) is asynchronous: go through it with 'async for'")
+        loop, skip = self._begin()
+        iterator = iter(iterable)
+        if skip:
+            loop.counted = sum(1 for _ in islice(iterator, skip))
+            self._progress._skipped()
+        if type(iterable) in _READABLE:
+            loop.source = (cast("Sequence[T]", iterable), iterator)
+            return chain(iterator, _Tail(self._progress, loop))
+        return _counted(self._progress, loop, iterator)
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        iterable = self._iterable
+        loop, skip = self._begin()
+        if isinstance(iterable, AsyncIterable):
+            return _AsyncCounted(self._progress, loop, aiter(iterable), skip)
+        return _AsyncCounted(self._progress, loop, _as_async(iterable), skip)
+
+    def _begin(self) -> tuple[Loop, int]:
+        progress = self._progress
+        loop = Loop(self._total, progress._node())
+        if self._unit is not None:
+            loop.stage.unit = plain(self._unit, 40)
+        skip = progress._resume_from(loop) if self._resume else 0
+        progress._enter(loop)
+        progress._news()
+        return loop, skip
+
+
+# Sequences whose iterators tell exactly how many items they still hold.
+_READABLE: Final = frozenset({list, tuple, range})
+
+
+class _Tail:
+    """Hangs on the end of a sequence: asked for an item, the loop before it is exhausted;
+    dropped without being asked, it was left early."""
+
+    __slots__ = ("_loop", "_progress")
+
+    def __init__(self, progress: Progress, loop: Loop) -> None:
+        self._progress = progress
+        self._loop = loop
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        self._close(exhausted=True)
+        raise StopIteration
+
+    def __del__(self) -> None:
+        if self._loop.open:
+            self._close(exhausted=False)
+
+    def _close(self, *, exhausted: bool) -> None:
+        self._loop.close(exhausted=exhausted)
+        self._progress._leave(self._loop)
+        self._progress._news_of_end()
+
+
+def _counted(progress: Progress, loop: Loop, iterator: Iterator[T]) -> Iterator[T]:
+    try:
+        for item in iterator:
+            yield item
+            loop.counted += 1
+            if progress._stop is not None:
+                progress._check()
+    finally:
+        loop.close(exhausted=True)
+        progress._leave(loop)
+        progress._news_of_end()
+
+
+class _AsyncCounted(Generic[T]):
+    # A class and not an async generator: a generator that a loop breaks out of is closed by
+    # another task some time later, and until then the loop would seem to be open.
+
+    __slots__ = ("_iterator", "_loop", "_out", "_progress", "_skip")
+
+    def __init__(
+        self, progress: Progress, loop: Loop, iterator: AsyncIterator[T], skip: int
+    ) -> None:
+        self._progress = progress
+        self._loop = loop
+        self._iterator = iterator
+        self._skip = skip
+        self._out = False
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        if self._out:
+            self._loop.counted += 1
+            self._out = False
+        try:
+            while self._skip:
+                await self._skip_one()
+            item = await anext(self._iterator)
+        except BaseException:
+            self._close()
+            raise
+        self._out = True
+        return item
+
+    async def _skip_one(self) -> None:
+        await anext(self._iterator)
+        self._loop.counted += 1
+        self._skip -= 1
+        if not self._skip:
+            self._progress._skipped()
+
+    def __del__(self) -> None:
+        if self._loop.open:
+            self._close()
+
+    def _close(self) -> None:
+        self._loop.close(exhausted=False)
+        self._progress._leave(self._loop)
+        self._progress._news_of_end()
+
+
+async def _as_async(iterable: Iterable[T]) -> AsyncIterator[T]:
+    for item in iterable:
+        yield item
+
+
+def _length(iterable: object) -> int | None:
+    try:
+        return len(iterable)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def _check_total(total: float) -> None:
+    try:
+        good = 0 <= total < math.inf
+    except TypeError:
+        good = False
+    if not good:
+        raise BadInput(
+            f"total {total!r}: give a number of 0 or more, or None while the size is unknown"
+        )
+
+
+_encode_reading = msgspec.json.Encoder().encode
+
+
+def _encode(reading: Reading) -> str:
+    return _encode_reading(reading).decode()

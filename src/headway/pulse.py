@@ -1,0 +1,188 @@
+"""The beat thread: renews the leases of this process and writes the news of its jobs.
+
+A thread of its own with a connection of its own, so that a blocked event loop loses no lease and
+hides no progress. All that is due at one moment goes in one pipeline. It sleeps while there is
+nothing to do.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+from headway._link import Call
+from headway.errors import HeadwayError, StoreError
+from headway.progress import News, Progress
+from headway.store import ThreadStore
+
+__all__ = ["Beating", "Pulse"]
+
+FLUSH_S: Final = 0.1  # at most ten writes a second and job
+BEATS_A_LEASE: Final = 3.3  # so that two beats in a row may be lost
+HOLD_BATCH: Final = 200
+AGAIN_S: Final = 0.5  # after a failure
+
+logger = logging.getLogger("headway.pulse")
+
+
+class Beating(Protocol):
+    """A run whose heart this thread is."""
+
+    job_id: str
+    attempt: int
+    progress: Progress
+    ending: bool
+
+    def heard(self, answer: str) -> None:
+        """Told (in the beat thread) what the store answered, if it was not 'ok'."""
+
+
+class _Beat:
+    """When one run was last written and last renewed; seconds of the pulse's clock."""
+
+    __slots__ = ("news", "renewed_at", "run", "written_at")
+
+    def __init__(self, run: Beating, now: float) -> None:
+        self.run = run
+        self.renewed_at = now
+        self.written_at = now - FLUSH_S
+        self.news: News | None = None
+
+
+class Pulse:
+    """Beats for every registered run and held job until it is closed.
+
+    Args:
+        store: the thread's own store; closed with the pulse.
+        lease_s: how long a lease lasts after each beat.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        store: ThreadStore,
+        *,
+        lease_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._lease_s = lease_s
+        self._beat_s = lease_s / BEATS_A_LEASE
+        self._clock = clock
+        self._runs: dict[str, _Beat] = {}
+        self._held: Callable[[], Iterable[str]] = tuple
+        self._held_at = clock()
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._closing = False
+        self._thread = threading.Thread(target=self._serve, name="headway-pulse", daemon=True)
+
+    def open(self, held: Callable[[], Iterable[str]]) -> None:
+        """Start to beat; *held* tells the ids of jobs that wait in this process."""
+        self._held = held
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop beating, after what is under way. Blocks for one round trip at most."""
+        self._closing = True
+        self._wake.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout=2)
+        self._store.close()
+
+    def add(self, run: Beating) -> None:
+        """Beat for *run* from now on; its lease is fresh."""
+        with self._lock:
+            self._runs[run.job_id] = _Beat(run, self._clock())
+        self._wake.set()
+
+    def remove(self, run: Beating) -> None:
+        """Beat for it no longer."""
+        with self._lock:
+            self._runs.pop(run.job_id, None)
+
+    def wake(self) -> None:
+        """There is news that should not wait for the next round. Callable from any thread."""
+        self._wake.set()
+
+    def _serve(self) -> None:
+        while not self._closing:
+            self._wake.wait(self._pause())
+            self._wake.clear()
+            try:
+                self._round()
+            except StoreError as error:
+                logger.warning("progress and leases could not be written: %s", error)
+                self._wait_after_failure()
+            except Exception:  # the thread must live: without it every lease of the process ends
+                logger.exception("the beat thread met an error of its own")
+                self._wait_after_failure()
+
+    def _wait_after_failure(self) -> None:
+        if not self._closing:
+            time.sleep(AGAIN_S)
+
+    def _pause(self) -> float | None:
+        """Seconds until the next round; None, until woken, if nothing runs or waits here."""
+        if self._runs:
+            return FLUSH_S
+        return self._beat_s / 2 if any(True for _ in self._held()) else None
+
+    def _round(self) -> None:
+        now = self._clock()
+        with self._lock:
+            beats = list(self._runs.values())
+        due = [(beat, call) for beat in beats if (call := self._call(beat, now))]
+        holds = self._hold_calls(now)
+        if not due and not holds:
+            return
+        try:
+            answers = self._store.send([*(call for _, call in due), *holds])
+        except HeadwayError:
+            for beat, _ in due:
+                self._undo(beat)
+            raise
+        for (beat, _), answer in zip(due, answers, strict=False):
+            self._settle(beat, answer, now)
+
+    def _call(self, beat: _Beat, now: float) -> Call | None:
+        run = beat.run
+        renew = now - beat.renewed_at >= self._beat_s
+        write = now - beat.written_at >= FLUSH_S * 0.9 and not run.ending
+        beat.news = run.progress.take() if write else None
+        if not renew and not (beat.news and (beat.news.progress or beat.news.lines)):
+            return None
+        news = beat.news or News("", "", [])
+        return self._store.beat_call(
+            run.job_id,
+            run.attempt,
+            self._lease_s,
+            progress=news.progress,
+            checkpoint=news.checkpoint,
+            lines=news.lines,
+        )
+
+    def _settle(self, beat: _Beat, answer: object, now: float) -> None:
+        if isinstance(answer, StoreError):
+            self._undo(beat)
+            logger.warning("progress of job %s could not be written: %s", beat.run.job_id, answer)
+            return
+        beat.renewed_at = now
+        if beat.news is not None and beat.news.progress:
+            beat.written_at = now
+        if answer != "ok" and not beat.run.ending:
+            beat.run.heard(str(answer))
+
+    def _undo(self, beat: _Beat) -> None:
+        if beat.news is not None:
+            beat.run.progress.give_back(beat.news)
+            beat.news = None
+
+    def _hold_calls(self, now: float) -> list[Call]:
+        if now - self._held_at < self._beat_s:
+            return []
+        self._held_at = now
+        return self._store.hold_calls(self._held(), self._lease_s)

@@ -1,0 +1,75 @@
+"""The options of `Headway`: their defaults, their units, their ranges. Pure.
+
+One frozen value, made before anything opens, so that a wrong option is told at once and not when
+the first job starts.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from headway.errors import BadInput
+
+__all__ = ["Ask", "Settings"]
+
+LEASE_S: Final = 10.0
+DRAIN_S: Final = 1.0
+KEEP_S: Final = 86_400.0
+CONCURRENCY: Final = 32
+STATE_DIR: Final = ".headway"
+
+Ask = Callable[[Any], Any]
+"""Given the framework's request, says who asks; may be async."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What an app has chosen. See `Headway` for the meaning of each."""
+
+    url: str | None = None
+    prefix: str = "headway"
+    state_dir: str | os.PathLike[str] | None = None
+    identify: Ask | None = None
+    operator: Ask | None = None
+    secret: str | Sequence[str] | None = None
+    lease_s: float = LEASE_S
+    drain_s: float = DRAIN_S
+    keep_s: float = KEEP_S
+    concurrency: int = CONCURRENCY
+    path: str = "/jobs"
+
+    def __post_init__(self) -> None:
+        for name, least in (("lease_s", 1.0), ("keep_s", 1.0), ("drain_s", 0.0)):
+            value = getattr(self, name)
+            if not least <= value < math.inf:
+                raise BadInput(f"{name} {value!r}: give seconds, at least {least:g}")
+        if self.concurrency < 1:
+            raise BadInput(f"concurrency {self.concurrency!r}: give 1 or more")
+        if not self.path.startswith("/") or not self.path.strip("/"):
+            raise BadInput(f"path {self.path!r}: give where the surface is mounted, like '/jobs'")
+        if self.secret is not None and (not self.secret or not all(self.secret)):
+            raise BadInput("secret is empty: give random text, or leave it out")
+        if not self.prefix or any(c in self.prefix for c in "{} \n"):
+            raise BadInput(f"prefix {self.prefix!r}: give a word, like 'headway'")
+
+    @property
+    def mount(self) -> str:
+        """The path without a slash at its end."""
+        return self.path.rstrip("/")
+
+    @property
+    def folder(self) -> Path:
+        """Where the embedded Valkey and the generated secret live."""
+        return Path(self.state_dir) if self.state_dir is not None else Path.cwd() / STATE_DIR
+
+    @property
+    def secrets(self) -> list[str]:
+        """The secrets that were given, oldest first."""
+        if self.secret is None:
+            return []
+        return [self.secret] if isinstance(self.secret, str) else list(self.secret)

@@ -1,0 +1,289 @@
+-- The acts on a job, each atomic and each in one slot. Store.py cuts this file at the lines
+-- "---- act NAME": what stands before the first one is the preamble of every act.
+--
+-- Data model. {p} is the partition, two hex digits, in braces: the hash tag of a cluster.
+--   PREFIX:{p}:job:ID    hash    the record, see below. Live: no expiry, the reaper owns it.
+--                                Ended: expires one grace after `expires`; sweep removes it before.
+--   PREFIX:{p}:log:ID    list    the newest lines of the job's log. Expires with the record.
+--   PREFIX:{p}:leases    zset    live job → when its lease ends (ms). finish, cancel, reap remove.
+--   PREFIX:{p}:ends      zset    ended job → when it is forgotten (ms). sweep removes.
+--   PREFIX:{p}:key:F     string  single-flight key → its live job. Whoever ends the job removes it.
+--   PREFIX:owner:O       zset    job → created (ms). In a slot of its own, so not written here.
+--
+-- Record. Fixed: id task title owner key args options on_lost max_attempts created.
+--   Changing (all of TOLD below): see each act. All times are ms of the store's clock.
+--   attempt  fence: a writer that brings another attempt, or another worker, changes nothing
+--   rev      rises with every change a watcher can see
+--   worker   the process that runs the job, or holds it while it is queued; '' = nobody
+--
+-- Announcements (SPUBLISH). Channel = key of the record: all of TOLD as a JSON object, rev with it.
+--   Channel = key of the leases: a JSON object for workers, {"cancel": ID} or {"orphan": ID}.
+
+local TOLD = {
+  'rev', 'state', 'attempt', 'progress', 'cancel', 'error', 'result',
+  'started', 'updated', 'finished', 'expires', 'retry_at',
+}
+local GRACE_MS = 3600000 -- a record outlives its time by this much if no process is there to sweep
+local LOG_LINES = 500
+
+local function now_ms()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+local function ms(number) return string.format('%.0f', number) end
+
+local function log_key(record) return (string.gsub(record, ':job:', ':log:', 1)) end
+
+local function announce(record)
+  redis.call('HINCRBY', record, 'rev', 1)
+  local values = redis.call('HMGET', record, unpack(TOLD))
+  local told = {}
+  for i, name in ipairs(TOLD) do
+    if values[i] then told[name] = values[i] end
+  end
+  redis.call('SPUBLISH', record, cjson.encode(told))
+end
+
+local function lease(leases, id, deadline) redis.call('ZADD', leases, ms(deadline), id) end
+
+local function terminal(state)
+  return state == 'succeeded' or state == 'failed' or state == 'cancelled'
+end
+
+-- End a job: state, times, expiry, indexes, single-flight key, announcement.
+local function close(record, leases, ends, id, state, now, keep_ms)
+  local expires = now + keep_ms
+  redis.call('HSET', record, 'state', state, 'worker', '',
+    'finished', ms(now), 'updated', ms(now), 'expires', ms(expires))
+  redis.call('HDEL', record, 'checkpoint', 'retry_at')
+  redis.call('PEXPIREAT', record, ms(expires + GRACE_MS))
+  redis.call('PEXPIREAT', log_key(record), ms(expires + GRACE_MS))
+  redis.call('ZREM', leases, id)
+  redis.call('ZADD', ends, ms(expires), id)
+  local key = redis.call('HGET', record, 'key')
+  if key and key ~= '' and redis.call('GET', key) == id then redis.call('DEL', key) end
+  announce(record)
+end
+
+-- Put a job back into the queue, held by `worker` ('' = whoever looks first).
+local function requeue(record, leases, id, worker, now, deadline)
+  redis.call('HSET', record, 'state', 'queued', 'worker', worker, 'updated', ms(now))
+  lease(leases, id, deadline)
+  announce(record)
+  if worker == '' then redis.call('SPUBLISH', leases, cjson.encode({ orphan = id })) end
+end
+
+-- True if this attempt of this worker still owns the job.
+local function owns(record, worker, attempt)
+  local r = redis.call('HMGET', record, 'state', 'worker', 'attempt')
+  return r[1] == 'running' and r[2] == worker and r[3] == attempt
+end
+
+---- act create
+-- KEYS  record, leases, [single-flight key]
+-- ARGV  id, worker, lease_ms, then field, value, … of the record
+-- Returns {'created'|'reused', record…}. Repeated with the same id: the same answer again.
+local record, leases, key, id = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
+if redis.call('EXISTS', record) == 1 then
+  return { 'created', redis.call('HGETALL', record) }
+end
+if key then
+  local other = redis.call('GET', key)
+  local others = other and string.sub(record, 1, -#id - 1) .. other
+  local state = others and redis.call('HGET', others, 'state')
+  if state and not terminal(state) then return { 'reused', redis.call('HGETALL', others) } end
+  redis.call('SET', key, id)
+end
+local now = now_ms()
+redis.call('HSET', record, unpack(ARGV, 4))
+redis.call('HSET', record, 'id', id, 'worker', ARGV[2], 'state', 'queued', 'attempt', '0',
+  'rev', '1', 'key', key or '', 'created', ms(now), 'updated', ms(now))
+lease(leases, id, now + ARGV[3])
+return { 'created', redis.call('HGETALL', record) }
+
+---- act claim
+-- KEYS  record, leases
+-- ARGV  id, worker, lease_ms
+-- Returns {'claimed', record…} to the one worker that may run it now, else {why}. The same worker
+-- asking again (its answer was lost) is told again, without a new attempt.
+local record, leases, id, worker = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
+local r = redis.call('HMGET', record, 'state', 'worker', 'retry_at')
+if not r[1] then return { 'gone' } end
+if r[1] == 'running' and r[2] == worker then
+  return { 'claimed', redis.call('HGETALL', record) }
+end
+if r[1] ~= 'queued' then return { r[1] } end
+local now = now_ms()
+if r[3] and tonumber(r[3]) > now then return { 'early' } end
+redis.call('HSET', record, 'state', 'running', 'worker', worker, 'updated', ms(now))
+redis.call('HSETNX', record, 'started', ms(now))
+redis.call('HINCRBY', record, 'attempt', 1)
+redis.call('HDEL', record, 'retry_at')
+lease(leases, id, now + ARGV[3])
+announce(record)
+return { 'claimed', redis.call('HGETALL', record) }
+
+---- act beat
+-- KEYS  record, leases
+-- ARGV  id, worker, attempt, lease_ms, progress or '', checkpoint or '', log line, …
+-- Renews the lease; writes and announces what it brings. Returns 'ok', 'cancel' (asked to stop)
+-- or 'lost' (this attempt is no longer the one: nothing was written).
+local record, leases, id = KEYS[1], KEYS[2], ARGV[1]
+if not owns(record, ARGV[2], ARGV[3]) then return 'lost' end
+local now = now_ms()
+lease(leases, id, now + ARGV[4])
+if ARGV[6] ~= '' then redis.call('HSET', record, 'checkpoint', ARGV[6]) end
+if #ARGV > 6 then
+  redis.call('RPUSH', log_key(record), unpack(ARGV, 7))
+  redis.call('LTRIM', log_key(record), -LOG_LINES, -1)
+end
+if ARGV[5] ~= '' then
+  redis.call('HSET', record, 'progress', ARGV[5], 'updated', ms(now))
+  announce(record)
+end
+return redis.call('HGET', record, 'cancel') == '1' and 'cancel' or 'ok'
+
+---- act hold
+-- KEYS  leases
+-- ARGV  lease_ms, id, …
+-- Renews the leases of jobs that wait in this process's queue. Ended ones are not revived.
+local deadline = ms(now_ms() + ARGV[1])
+for i = 2, #ARGV do redis.call('ZADD', KEYS[1], 'XX', deadline, ARGV[i]) end
+return 'ok'
+
+---- act finish
+-- KEYS  record, leases, ends
+-- ARGV  id, worker, attempt, state, keep_ms, progress, result or '', error or ''
+-- Returns 'ok' or 'lost'. Repeated with the same attempt and state: 'ok' again, nothing twice.
+local record, leases, ends, id = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
+if not owns(record, ARGV[2], ARGV[3]) then
+  local r = redis.call('HMGET', record, 'state', 'attempt', 'ender')
+  local mine = r[1] == ARGV[4] and r[2] == ARGV[3] and r[3] == ARGV[2]
+  return mine and 'ok' or 'lost'
+end
+redis.call('HSET', record, 'progress', ARGV[6], 'ender', ARGV[2])
+if ARGV[7] ~= '' then redis.call('HSET', record, 'result', ARGV[7]) end
+if ARGV[8] ~= '' then
+  redis.call('HSET', record, 'error', ARGV[8])
+else
+  redis.call('HDEL', record, 'error')
+end
+close(record, leases, ends, id, ARGV[4], now_ms(), ARGV[5])
+return 'ok'
+
+---- act release
+-- KEYS  record, leases, ends
+-- ARGV  id, worker, attempt, delay_ms, lease_ms, keep_ms, progress or '', error or '', checkpoint or ''
+-- Gives a job back: running or held → queued. With a delay the same worker holds it and may claim
+-- it when the delay is over; without, whoever looks first. Asked to cancel meanwhile: cancelled.
+-- Returns 'ok', 'cancelled' or 'lost'.
+local record, leases, ends, id, worker = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2]
+local r = redis.call('HMGET', record, 'state', 'worker', 'attempt', 'cancel')
+local live = r[1] == 'running' or r[1] == 'queued'
+if not live or r[2] ~= worker or r[3] ~= ARGV[3] then return 'lost' end
+local now, delay = now_ms(), tonumber(ARGV[4])
+if ARGV[7] ~= '' then redis.call('HSET', record, 'progress', ARGV[7]) end
+if ARGV[8] ~= '' then redis.call('HSET', record, 'error', ARGV[8]) end
+if ARGV[9] ~= '' then redis.call('HSET', record, 'checkpoint', ARGV[9]) end
+if r[1] == 'running' and r[4] == '1' then
+  close(record, leases, ends, id, 'cancelled', now, ARGV[6])
+  return 'cancelled'
+end
+if delay > 0 then
+  redis.call('HSET', record, 'retry_at', ms(now + delay))
+  requeue(record, leases, id, worker, now, now + delay + ARGV[5])
+else
+  requeue(record, leases, id, '', now, now)
+end
+return 'ok'
+
+---- act cancel
+-- KEYS  record, leases, ends
+-- ARGV  id, keep_ms
+-- Queued: cancelled at once. Running: asked; it is cancelled when its code has stopped.
+-- Returns {'ok', record…} in every state (asking twice changes nothing), or {'gone'}.
+local record, leases, ends, id = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
+local r = redis.call('HMGET', record, 'state', 'cancel')
+if not r[1] then return { 'gone' } end
+if r[1] == 'queued' then
+  redis.call('HSET', record, 'cancel', '1')
+  close(record, leases, ends, id, 'cancelled', now_ms(), ARGV[2])
+elseif r[1] == 'running' then
+  if r[2] ~= '1' then
+    redis.call('HSET', record, 'cancel', '1', 'updated', ms(now_ms()))
+    announce(record)
+  end
+  redis.call('SPUBLISH', leases, cjson.encode({ cancel = id }))
+end
+return { 'ok', redis.call('HGETALL', record) }
+
+---- act reap
+-- KEYS  record, leases, ends
+-- ARGV  id, worker, lease_ms, keep_ms, error (JSON, for a job that may not be run again), adopt '1'|''
+-- A job whose lease is over: queued → held by this worker; running → what on_lost says.
+-- Returns 'adopted' (this worker must run it), 'queued' (somebody else must), 'ended' or 'early'.
+local record, leases, ends, id = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
+local deadline, now = redis.call('ZSCORE', leases, id), now_ms()
+if not deadline or tonumber(deadline) > now then return 'early' end
+local r = redis.call('HMGET', record, 'state', 'cancel', 'on_lost', 'attempt', 'max_attempts')
+if not r[1] or terminal(r[1]) then
+  redis.call('ZREM', leases, id)
+  return 'ended'
+end
+local adopt = ARGV[6] == '1'
+if r[1] == 'queued' then
+  if not adopt then return 'queued' end
+  redis.call('HSET', record, 'worker', ARGV[2])
+  lease(leases, id, now + ARGV[3])
+  return 'adopted'
+end
+if r[2] == '1' then
+  close(record, leases, ends, id, 'cancelled', now, ARGV[4])
+  return 'ended'
+end
+if r[3] ~= 'retry' or tonumber(r[4]) >= tonumber(r[5]) then
+  redis.call('HSET', record, 'error', ARGV[5])
+  close(record, leases, ends, id, 'failed', now, ARGV[4])
+  return 'ended'
+end
+requeue(record, leases, id, adopt and ARGV[2] or '', now, adopt and now + ARGV[3] or now)
+return adopt and 'adopted' or 'queued'
+
+---- act due
+-- KEYS  leases, …
+-- ARGV  limit, 'orphans' (only what was given back) or 'all', task, … (those this process can run)
+-- Returns now_ms, then id, task, id, task, … of jobs whose lease is over and that this process can
+-- do something about: running ones, and queued ones of its tasks. Writes nothing.
+local now = ms(now_ms())
+local known, found, orphans = {}, { now }, ARGV[2] == 'orphans'
+for i = 3, #ARGV do known[ARGV[i]] = true end
+for _, leases in ipairs(KEYS) do
+  local stem = string.gsub(leases, ':leases$', ':job:')
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 1000)) do
+    local r = redis.call('HMGET', stem .. id, 'state', 'task', 'worker')
+    local mine = r[1] ~= 'queued' or known[r[2]]
+    if mine and (r[3] == '' or not orphans) then
+      found[#found + 1] = id
+      found[#found + 1] = r[2] or ''
+    end
+    if #found > 2 * ARGV[1] then return found end
+  end
+end
+return found
+
+---- act sweep
+-- KEYS  ends, …
+-- ARGV  limit (per partition)
+-- Removes ended jobs whose time is over. Returns id, owner, id, owner, … for the owner indexes.
+local gone, now = {}, ms(now_ms())
+for _, ends in ipairs(KEYS) do
+  local stem = string.gsub(ends, ':ends$', ':job:')
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', ends, '-inf', now, 'LIMIT', 0, ARGV[1])) do
+    gone[#gone + 1] = id
+    gone[#gone + 1] = redis.call('HGET', stem .. id, 'owner') or ''
+    redis.call('DEL', stem .. id, log_key(stem .. id))
+    redis.call('ZREM', ends, id)
+  end
+end
+return gone

@@ -1,0 +1,372 @@
+"""The only Python that knows what is in Redis: one method for each act of `store.lua`.
+
+It turns acts into calls and answers into values. Keys and channels are built here and nowhere
+else. Nothing here decides anything about a job: the scripts do, atomically.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from importlib.resources import files
+from typing import Any, Final
+
+import msgspec
+from redis.asyncio.client import PubSub
+
+from headway._link import Call, Link, Script, ThreadLink
+from headway.errors import BadInput, JobNotFound, StoreError
+from headway.job import Failure, Job, State, is_id
+
+__all__ = ["Claim", "Keys", "Settled", "Store", "ThreadStore"]
+
+OWNER_INDEX_DAYS: Final = 30  # an index that nobody touched for so long lists nothing that lives
+MUTABLE: Final = frozenset(
+    "rev state attempt progress cancel error result started updated finished expires retry_at".split()
+)
+"""Fields that an announcement replaces; the same list stands in `store.lua` as TOLD."""
+
+
+def _scripts() -> dict[str, Script]:
+    text = files("headway").joinpath("store.lua").read_text()
+    preamble, *acts = text.split("\n---- act ")
+    named = (act.partition("\n") for act in acts)
+    return {name.strip(): Script.of(f"{preamble}\n{body}") for name, _, body in named}
+
+
+SCRIPTS: Final = _scripts()
+
+
+class Keys:
+    """The names of everything that Headway keeps under one prefix."""
+
+    def __init__(self, prefix: str, partitions: int) -> None:
+        if not prefix or any(c in prefix for c in "{} \n") or ":job:" in f":{prefix}:":
+            raise BadInput(f"prefix {prefix!r}: use a word without braces or spaces, like 'headway'")
+        self.prefix = prefix
+        self.partitions = partitions
+
+    def record(self, job_id: str) -> str:
+        """Also the channel on which the job's changes are announced."""
+        return f"{self.prefix}:{{{job_id[:2]}}}:job:{job_id}"
+
+    def log(self, job_id: str) -> str:
+        return f"{self.prefix}:{{{job_id[:2]}}}:log:{job_id}"
+
+    def leases(self, partition: str) -> str:
+        """Also the channel on which workers are told to stop or to look for work."""
+        return f"{self.prefix}:{{{partition}}}:leases"
+
+    def ends(self, partition: str) -> str:
+        return f"{self.prefix}:{{{partition}}}:ends"
+
+    def flight(self, job_id: str, flight: str) -> str:
+        return f"{self.prefix}:{{{job_id[:2]}}}:key:{flight}"
+
+    def owner(self, owner: str) -> str:
+        digest = blake2b(owner.encode(), digest_size=16).hexdigest()
+        return f"{self.prefix}:owner:{digest}"
+
+    def all_partitions(self) -> list[str]:
+        return [f"{n:02x}" for n in range(self.partitions)]
+
+    def control(self) -> list[str]:
+        return [self.leases(p) for p in self.all_partitions()]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job that this worker may run now, with what the run needs to know."""
+
+    job: Job
+    args: str
+    options: str
+    checkpoint: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """How a run ended, as it is written to the record."""
+
+    state: State
+    progress: str
+    result: str = ""
+    error: Failure | None = None
+
+
+class _Acts:
+    """Builds the calls. Shared by the loop's store and the thread's."""
+
+    def __init__(self, keys: Keys, worker: str) -> None:
+        self.keys = keys
+        self.worker = worker
+
+    def _act(self, name: str, keys: Sequence[str], *args: str | int) -> Call:
+        return Call(SCRIPTS[name], (len(keys), *keys, *args))
+
+    def _two(self, job_id: str) -> tuple[str, str]:
+        return self.keys.record(job_id), self.keys.leases(job_id[:2])
+
+    def _three(self, job_id: str) -> tuple[str, str, str]:
+        return (*self._two(job_id), self.keys.ends(job_id[:2]))
+
+    def beat_call(
+        self,
+        job_id: str,
+        attempt: int,
+        lease_s: float,
+        *,
+        progress: str = "",
+        checkpoint: str = "",
+        lines: Sequence[str] = (),
+    ) -> Call:
+        args = (job_id, self.worker, attempt, _ms(lease_s), progress, checkpoint, *lines)
+        return self._act("beat", self._two(job_id), *args)
+
+    def hold_calls(self, job_ids: Iterable[str], lease_s: float) -> list[Call]:
+        by_partition: dict[str, list[str]] = {}
+        for job_id in job_ids:
+            by_partition.setdefault(job_id[:2], []).append(job_id)
+        return [
+            self._act("hold", [self.keys.leases(p)], _ms(lease_s), *ids)
+            for p, ids in by_partition.items()
+        ]
+
+
+class ThreadStore(_Acts):
+    """What the beat thread may do: renew leases and write progress, many jobs in one trip."""
+
+    def __init__(self, url: str, keys: Keys, worker: str) -> None:
+        super().__init__(keys, worker)
+        self._link = ThreadLink(url)
+
+    def send(self, calls: Sequence[Call]) -> list[Any]:
+        """One round trip. An answer may be a `StoreError`; raises StoreUnavailable if none came."""
+        return self._link.call_all(calls)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._link.close()
+
+
+class Store(_Acts):
+    """The acts on jobs, for the loop. Each method costs one round trip unless it says otherwise.
+
+    Every method may raise StoreUnavailable, StoreFull or StoreReadOnly. All acts may be repeated
+    after a lost answer.
+    """
+
+    def __init__(self, link: Link, keys: Keys, worker: str, *, keep_s: float) -> None:
+        super().__init__(keys, worker)
+        self._link = link
+        self._keep_ms = _ms(keep_s)
+
+    @property
+    def contact_at(self) -> float | None:
+        """Since when contact was unbroken, monotonic seconds; None while there is none."""
+        return self._link.contact_at
+
+    def pubsub(self) -> PubSub:
+        """A connection that listens. The caller closes it."""
+        return self._link.client.pubsub()
+
+    async def create(
+        self, job_id: str, record: Mapping[str, str], lease_s: float, flight: str | None = None
+    ) -> Job:
+        """Accept a job: from here on it cannot be lost. Returns the one that already has the key."""
+        keys = [*self._two(job_id), *([self.keys.flight(job_id, flight)] if flight else [])]
+        fields = [part for pair in record.items() for part in pair]
+        create = self._act("create", keys, job_id, self.worker, _ms(lease_s), *fields)
+        owner = record.get("owner")
+        # Before it is known who has the key, the index may not name this id: it may never exist.
+        index = [] if flight else self._index(owner, job_id)
+        answers = await self._link.call_all([create, *index])
+        word, found = answers[0]
+        job = Job.from_record(_pairs(found), reused=word == "reused")
+        if flight and not job.reused:
+            self._post_index(job)
+        return job
+
+    def _post_index(self, job: Job) -> None:
+        for call in self._index(job.owner, job.id):
+            self._link.post(call)
+
+    def _index(self, owner: str | None, job_id: str) -> list[Call]:
+        # The owner's index lives in another slot, so it goes beside the act and not inside. Its
+        # score only orders the list; what is true stands in the records.
+        if not owner:
+            return []
+        key = self.keys.owner(owner)
+        return [
+            Call(None, ("ZADD", key, "NX", _order(), job_id)),
+            Call(None, ("EXPIRE", key, OWNER_INDEX_DAYS * 86400)),
+        ]
+
+    async def claim(self, job_id: str, lease_s: float) -> Claim | None:
+        """Become the one that runs the job; None if it is not to be run, or not by us, or not now."""
+        act = self._act("claim", self._two(job_id), job_id, self.worker, _ms(lease_s))
+        answer = await self._link.call(act)
+        if answer[0] != "claimed":
+            return None
+        record = _pairs(answer[1])
+        job = Job.from_record(record)
+        self._post_index(job)  # the process that accepted it may have died before it did
+        return Claim(
+            job,
+            args=record.get("args", ""),
+            options=record.get("options", ""),
+            checkpoint=record.get("checkpoint"),
+        )
+
+    async def finish(self, job: Job, settled: Settled) -> bool:
+        """Write how the run ended. False: the job is no longer ours, and nothing was written."""
+        act = self._act(
+            "finish", self._three(job.id), job.id, self.worker, job.attempt, settled.state,
+            self._keep_ms, settled.progress, settled.result, _error(settled.error),
+        )  # fmt: skip
+        answers = await self._link.call_all([act, *self._index(job.owner, job.id)])
+        return bool(answers[0] == "ok")
+
+    async def release(
+        self,
+        job_id: str,
+        attempt: int,
+        *,
+        delay_s: float = 0,
+        lease_s: float = 0,
+        progress: str = "",
+        error: Failure | None = None,
+        checkpoint: str = "",
+    ) -> str:
+        """Give the job back to the queue: 'ok', 'cancelled' (it was asked to stop) or 'lost'."""
+        act = self._act(
+            "release", self._three(job_id), job_id, self.worker, attempt, _ms(delay_s),
+            _ms(lease_s), self._keep_ms, progress, _error(error), checkpoint,
+        )  # fmt: skip
+        return str(await self._link.call(act))
+
+    async def cancel(self, job_id: str) -> Job:
+        """Ask the job to stop; a queued one is cancelled at once. Repeating changes nothing."""
+        act = self._act("cancel", self._three(job_id), job_id, self._keep_ms)
+        answer = await self._link.call(act)
+        if answer[0] == "gone":
+            raise JobNotFound(job_id)
+        return Job.from_record(_pairs(answer[1]))
+
+    async def due(
+        self, tasks: Iterable[str], limit: int, *, orphans: bool
+    ) -> tuple[float, list[tuple[str, str]]]:
+        """(id, task) of jobs whose lease is over, after the store's time in seconds.
+
+        With *orphans* only those that were given back. One script over all partitions.
+        """
+        which = "orphans" if orphans else "all"
+        act = self._act("due", self.keys.control(), limit, which, *tasks)
+        now, *found = await self._link.call(act)
+        return int(now) / 1000, _two_by_two(found)
+
+    async def reap(self, job_id: str, lease_s: float, error: Failure, *, adopt: bool) -> str:
+        """Deal with one job whose lease is over: 'adopted', 'queued', 'ended' or 'early'."""
+        act = self._act(
+            "reap", self._three(job_id), job_id, self.worker, _ms(lease_s),
+            self._keep_ms, _error(error), "1" if adopt else "",
+        )  # fmt: skip
+        return str(await self._link.call(act))
+
+    async def sweep(self, limit: int) -> int:
+        """Remove ended jobs whose time is over; at most *limit* a partition. Two round trips."""
+        ends = [self.keys.ends(p) for p in self.keys.all_partitions()]
+        gone = _two_by_two(await self._link.call(self._act("sweep", ends, limit)))
+        trims = [Call(None, ("ZREM", self.keys.owner(o), i)) for i, o in gone if o]
+        if trims:
+            await self._link.call_all(trims)
+        return len(gone)
+
+    async def get(self, job_id: str) -> Job:
+        """Read one job."""
+        jobs = await self.get_all([job_id])
+        return jobs[job_id]
+
+    async def get_all(self, job_ids: Sequence[str], *, strict: bool = True) -> dict[str, Job]:
+        """Read many jobs in one round trip, in the order asked for.
+
+        Raises:
+            JobNotFound: *strict*, and one of them is not there.
+        """
+        asked = [i for i in job_ids if is_id(i)]
+        reads = [Call(None, ("HGETALL", self.keys.record(i))) for i in asked]
+        answers = await self._link.call_all(reads)
+        found = {i: Job.from_record(r) for i, a in zip(asked, answers, strict=True) if (r := _pairs(a))}
+        if strict:
+            for job_id in job_ids:
+                if job_id not in found:
+                    raise JobNotFound(job_id)
+        return found
+
+    async def log(self, job_id: str) -> list[str]:
+        """The newest lines of the job's log, oldest first."""
+        lines = await self._link.call(Call(None, ("LRANGE", self.keys.log(job_id), 0, -1)))
+        return [str(line) for line in lines]
+
+    async def args(self, job_id: str) -> Mapping[str, str]:
+        """The fixed fields that a second run of the same work needs."""
+        record = _pairs(await self._link.call(Call(None, ("HGETALL", self.keys.record(job_id)))))
+        if not record:
+            raise JobNotFound(job_id)
+        return {k: v for k, v in record.items() if k in _FIXED}
+
+    async def of_owner(self, owner: str, limit: int) -> list[Job]:
+        """The owner's newest jobs, newest first. Two round trips; a third if some have expired."""
+        key = self.keys.owner(owner)
+        ids = await self._link.call(Call(None, ("ZREVRANGE", key, 0, limit - 1)))
+        jobs = await self.get_all(ids, strict=False)
+        if gone := [i for i in ids if i not in jobs]:
+            await self._link.call(Call(None, ("ZREM", key, *gone)))
+        return [job for job in jobs.values() if job.owner == owner]
+
+    async def ping(self) -> None:
+        """One round trip that proves contact."""
+        await self._link.call(Call(None, ("PING",)))
+
+    async def eviction_policy(self) -> str | None:
+        """The server's maxmemory-policy; None where it may not be asked (managed services)."""
+        try:
+            answer = await self._link.call(Call(None, ("CONFIG", "GET", "maxmemory-policy")))
+        except StoreError:
+            return None
+        return str(answer[1]) if len(answer) > 1 else None
+
+
+_FIXED: Final = ("task", "title", "owner", "args", "options", "on_lost", "max_attempts")
+
+
+def _order() -> int:
+    # Orders one owner's list; a clock that is wrong by seconds only misplaces a row.
+    return int(time.time() * 1000)
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _error(failure: Failure | None) -> str:
+    return msgspec.json.encode(failure).decode() if failure else ""
+
+
+def _pairs(flat: Any) -> dict[str, str]:
+    if isinstance(flat, dict):
+        return flat
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _two_by_two(flat: Sequence[str]) -> list[tuple[str, str]]:
+    return list(zip(flat[::2], flat[1::2], strict=True))
+
+
+def told(message: str) -> dict[str, str]:
+    """The fields that an announcement carries; absent ones of MUTABLE are no longer set."""
+    fields: dict[str, str] = json.loads(message)
+    return fields

@@ -1,0 +1,46 @@
+"""Who a visitor is, when the app has no users: a random name in a signed cookie. Pure.
+
+"Not ours" and "not valid" are the same answer, None: a visitor without a name owns nothing.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Final
+
+from itsdangerous import BadSignature, Signer
+
+__all__ = ["COOKIE", "COOKIE_MAX_AGE_S", "new_visitor", "read_visitor", "sign_visitor"]
+
+COOKIE: Final = "headway_visitor"
+COOKIE_MAX_AGE_S: Final = 400 * 86_400  # the longest that browsers keep one
+_SALT: Final = b"headway.visitor.1"  # one purpose, one salt: no other signature passes for this
+_PREFIX: Final = "visitor-"
+_TOKEN_CHARS: Final = 200
+
+
+def new_visitor() -> str:
+    """A name that nobody can guess: 128 random bits."""
+    return _PREFIX + secrets.token_urlsafe(16)
+
+
+def sign_visitor(visitor: str, keys: Sequence[str]) -> str:
+    """The cookie's value for *visitor*, signed with the last of *keys*."""
+    return _signer(keys).sign(visitor).decode()
+
+
+def read_visitor(token: str | None, keys: Sequence[str]) -> str | None:
+    """The visitor that a cookie names, if one of *keys* signed it; compared in constant time."""
+    if not token or len(token) > _TOKEN_CHARS:
+        return None
+    try:
+        visitor = _signer(keys).unsign(token).decode()
+    except (BadSignature, UnicodeError):
+        return None
+    return visitor if visitor.startswith(_PREFIX) else None
+
+
+def _signer(keys: Sequence[str]) -> Signer:
+    return Signer(list(keys), salt=_SALT, key_derivation="hmac", digest_method=sha256)

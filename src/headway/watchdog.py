@@ -1,0 +1,139 @@
+"""The watchdog: looks for jobs whose lease is over, and clears away what has expired.
+
+Every process has one. It may act only after it had contact with the store for longer than a beat:
+after an outage the living must have had their chance to renew their leases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from headway.errors import StoreError
+from headway.pulse import BEATS_A_LEASE
+from headway.runner import LOST
+from headway.store import Store
+
+__all__ = ["Watchdog"]
+
+LOOK_S: Final = 2.0
+SWEEP_S: Final = 30.0
+SWEEP_LIMIT: Final = 200  # per partition and sweep, so that one sweep never blocks the store long
+DUE_LIMIT: Final = 100
+
+logger = logging.getLogger("headway.watchdog")
+
+
+class Watchdog:
+    """Looks about every two seconds, or at once when told of an orphan.
+
+    Args:
+        tasks: tells the names of the tasks that this process can run.
+        adopt: given the id of a job that this process now holds and must run.
+        running: tells the ids of the jobs that run here, which are not lost whatever their lease.
+        room: tells how many jobs this process can adopt now.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        lease_s: float,
+        tasks: Callable[[], list[str]],
+        adopt: Callable[[str], Awaitable[None]],
+        running: Callable[[], frozenset[str]],
+        room: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._lease_s = lease_s
+        # A second more than a beat: what lives has renewed its lease by then.
+        self._grace_s = min(lease_s / BEATS_A_LEASE + 1, lease_s)
+        self._tasks = tasks
+        self._adopt = adopt
+        self._running = running
+        self._room = room
+        self._clock = clock
+        self._swept_at = clock()
+        self._woke_at = clock()
+        self._store_time: float | None = None
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def open(self) -> None:
+        """Begin to look."""
+        self._task = asyncio.create_task(self._serve(), name="headway-watchdog")
+
+    async def aclose(self) -> None:
+        """Look no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    def look_soon(self) -> None:
+        """Somebody gave a job back: look at once."""
+        self._wake.set()
+
+    async def look(self) -> int:
+        """Look once; how many jobs were dealt with. One round trip, and one for each of them."""
+        room = self._room()
+        tasks = self._tasks() if room > 0 else []
+        orphans = not self._trusts_leases()
+        now, due = await self._store.due(tasks, DUE_LIMIT, orphans=orphans)
+        if self._slept(now) and not orphans:
+            return 0
+        dealt = 0
+        for job_id, task in due:
+            if job_id in self._running():
+                continue
+            adopt = room > 0 and task in tasks
+            answer = await self._store.reap(job_id, self._lease_s, LOST, adopt=adopt)
+            if answer == "adopted":
+                room -= 1
+                logger.info("job %s is taken over", job_id)
+                await self._adopt(job_id)
+            dealt += answer != "early"
+        return dealt
+
+    async def _serve(self) -> None:
+        while True:
+            await self._rest()
+            try:
+                await self.look()
+                await self._sweep()
+            except StoreError as error:
+                logger.warning("leases could not be looked at: %s", error)
+
+    async def _rest(self) -> None:
+        try:
+            async with asyncio.timeout(random.uniform(0.75, 1.25) * LOOK_S):  # noqa: S311
+                await self._wake.wait()
+        except TimeoutError:
+            return
+        self._wake.clear()
+
+    def _trusts_leases(self) -> bool:
+        contact_at = self._store.contact_at
+        if contact_at is None:
+            return False
+        return self._clock() - max(contact_at, self._woke_at) >= self._grace_s
+
+    def _slept(self, now: float) -> bool:
+        """True if this process, or the whole machine, was frozen since the last look.
+
+        Then the others may have been frozen with it, and their leases say nothing yet.
+        """
+        before, self._store_time = self._store_time, now
+        if before is None or now - before < self._lease_s / 2:
+            return False
+        self._woke_at = self._clock()
+        return True
+
+    async def _sweep(self) -> None:
+        if self._clock() - self._swept_at >= SWEEP_S:
+            self._swept_at = self._clock()
+            await self._store.sweep(SWEEP_LIMIT)
