@@ -19,12 +19,21 @@ headway = Headway(app)
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Asynchronous Progress Bar</title><h1>Asynchronous Progress Bar</h1>"""
-START = PAGE + """<form method="post" action="/start_work/"><button>Start some test work</button>
+START = (
+    PAGE
+    + """<form method="post" action="/start_work/"><button>Start some test work</button>
 </form><p><a href="/progress/">See the progress</a></p>"""
-BUSY = PAGE + """<p>Please wait for current work to finish.</p>
+)
+BUSY = (
+    PAGE
+    + """<p>Please wait for current work to finish.</p>
 <p><a href="/progress/">See the progress</a></p>"""
-PROGRESS = PAGE + """{% if job %}{{ headway_bar(job) }}{% else %}<p>Nothing was started yet.</p>
+)
+PROGRESS = (
+    PAGE
+    + """{% if job %}{{ headway_bar(job) }}{% else %}<p>Nothing was started yet.</p>
 {% endif %}<p><a href="/">Back</a></p>"""
+)
 
 
 @headway.task(title="Test work")

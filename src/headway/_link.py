@@ -304,7 +304,7 @@ class ThreadLink(_Base):
     def _pipeline(self, commands: list[tuple[str | int, ...]]) -> list[Any]:
         with self._client.pipeline(transaction=False) as pipeline:
             for command in commands:
-                pipeline.execute_command(*command)
+                pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
             return pipeline.execute(raise_on_error=False)
 
     def close(self) -> None:

@@ -80,9 +80,10 @@ class Loop:
     @property
     def done(self) -> int:
         """Items whose turn of the loop's body is over."""
-        if self.source is None:
+        source = self.source  # read once: the loop may be closed by its thread meanwhile
+        if source is None:
             return self.counted
-        sequence, iterator = self.source
+        sequence, iterator = source
         # One less than was handed out: the last one is still in the hands of the loop's body.
         return max(len(sequence) - length_hint(iterator) - 1, self.counted, 0)
 
@@ -94,6 +95,10 @@ class Loop:
             node = node.parent
         assert node is not None, "every loop of a job hangs below its root stage"
         return node
+
+    def add(self, kid: Stage | Loop) -> None:
+        """Something runs inside the present item; what ran inside of earlier ones is over."""
+        self.kids = [*_current(self), kid]
 
     def close(self, *, exhausted: bool) -> None:
         """The loop is over; what it had in its hands is done only if it came to its end."""
@@ -109,7 +114,7 @@ class Loop:
 
     def ratio(self) -> float | None:
         done, total = self.counts()
-        return _ratio(done, total, self.kids)
+        return None if total is None else _ratio(done, total, self.kids)
 
 
 class Stage:
@@ -143,6 +148,10 @@ class Stage:
         """Itself: numbers stated here belong here."""
         return self
 
+    def add(self, kid: Stage | Loop) -> None:
+        """A stage inside of this one."""
+        self.kids.append(kid)
+
     def counts(self) -> tuple[float, float | None]:
         """Done and total, its loops included; a total grows to what was done."""
         done, total = self.counted, self.total
@@ -157,15 +166,17 @@ class Stage:
         if not self.open:
             return 1.0
         done, total = self.counts()
+        if total is None and any(loop.open and loop.total is None for loop in self.loops):
+            return None  # how far one item is says nothing if nobody knows how many there are
         inner = [k for loop in self.loops for k in _current(loop)]
         return _ratio(done, total, [*self.kids, *inner])
 
     def fold(self) -> None:
         """Turn loops that are over into plain counts, so that a long job holds few nodes."""
         over = [loop for loop in self.loops if not loop.open]
-        if len(over) < 2 or self.total is None and any(loop.total is None for loop in over):
+        if len(over) < 2 or (self.total is None and any(loop.total is None for loop in over)):
             return
-        merged = Loop(sum(loop.total or 0 for loop in over))
+        merged = Loop(sum(loop.counts()[1] or 0 for loop in over))
         merged.counted = sum(loop.done for loop in over)
         merged.open = False
         self.loops = [merged, *(loop for loop in self.loops if loop.open)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import builtins
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -99,10 +99,10 @@ class Viewer:
 class Jobs(Protocol):
     """What the surface needs of the app-long object."""
 
-    hub: Hub
-
+    @property
+    def hub(self) -> Hub: ...
     async def get(self, job_id: str) -> Job: ...
-    async def get_all(self, ids: list[str]) -> list[Job]: ...
+    async def get_all(self, ids: Sequence[str]) -> builtins.list[Job]: ...
     async def cancel(self, job_id: str) -> Job: ...
     async def retry(self, job_id: str) -> Job: ...
     async def list(self, *, owner: str, limit: int = ...) -> builtins.list[Job]: ...
@@ -258,29 +258,40 @@ class Api:
         return reply
 
     async def _route(self, request: Request) -> Reply:
-        method = "GET" if request.method == "HEAD" else request.method
-        match (method, [part for part in request.path.split("/") if part]):
-            case ("GET", []):
+        parts = [part for part in request.path.split("/") if part]
+        if request.method == "POST":
+            return await self._post(request, parts)
+        if request.method in {"GET", "HEAD"}:
+            return await self._get(request, parts)
+        return _not_allowed("GET, HEAD, POST")
+
+    async def _get(self, request: Request, parts: list[str]) -> Reply:
+        match parts:
+            case []:
                 return await self._list(request)
-            case ("GET", ["events"]):
+            case ["events"]:
                 return await self._events(request, self._ids(request), single=False)
-            case ("GET", ["static", name]):
+            case ["static", name]:
                 return _static(request, name)
-            case ("GET", [job_id]):
+            case [job_id]:
                 return await self._job(request, job_id)
-            case ("GET", [job_id, "events"]):
+            case [job_id, "events"]:
                 return await self._events(request, [job_id], single=True)
-            case ("GET", [job_id, "result"]):
+            case [job_id, "result"]:
                 return await self._result(request, job_id)
-            case ("POST", [job_id, "cancel"]):
-                return await self._cancel(request, job_id)
-            case ("POST", [job_id, "retry"]):
-                return await self._retry(request, job_id)
-            case (_, [_, "cancel" | "retry"]):
+            case [_, "cancel" | "retry"]:
                 return _not_allowed("POST")
-            case (_, [] | [_] | [_, "events" | "result"] | ["static", _]):
+        return _no_route()
+
+    async def _post(self, request: Request, parts: list[str]) -> Reply:
+        match parts:
+            case [job_id, "cancel"]:
+                return await self._cancel(request, job_id)
+            case [job_id, "retry"]:
+                return await self._retry(request, job_id)
+            case [] | [_] | [_, "events" | "result"] | ["static", _]:
                 return _not_allowed("GET, HEAD")
-        return problem(404, "no_route", "There is nothing here")
+        return _no_route()
 
     # ── reading ───────────────────────────────────────────────────────────────────────────────
 
@@ -370,7 +381,9 @@ class Api:
             )  # fmt: skip
         job, viewer = await self._watchable(request, job_id)
         if not viewer.may_cancel(job):
-            raise _Refused(problem(403, "not_yours", "Everyone may watch this job, but not stop it"))
+            raise _Refused(
+                problem(403, "not_yours", "Everyone may watch this job, but not stop it")
+            )
         return job, viewer
 
     async def _cancel(self, request: Request, job_id: str) -> Reply:
@@ -528,9 +541,11 @@ def _heartbeat(*, live: bool) -> bytes:
 
 
 def _not_allowed(methods: str) -> Reply:
-    return problem(
-        405, "method_not_allowed", f"Only {methods} here", headers=[("Allow", methods)]
-    )
+    return problem(405, "method_not_allowed", f"Only {methods} here", headers=[("Allow", methods)])
+
+
+def _no_route() -> Reply:
+    return problem(404, "no_route", "There is nothing here")
 
 
 def _tag(job: Job, *, html: bool) -> str:
@@ -598,5 +613,3 @@ def _from_here(request: Request) -> bool:
         return urlsplit(origin).netloc == request.headers.get("host")
     except ValueError:
         return False
-
-

@@ -7,6 +7,7 @@ framework's way, who asks and where the surface is mounted.
 from __future__ import annotations
 
 import asyncio
+import builtins
 import logging
 import os
 import secrets
@@ -41,7 +42,7 @@ from headway.watchdog import Watchdog
 __all__ = ["Headway"]
 
 STOP_S: Final = 0.5  # what stopped code gets to clean up, before the process goes on ending
-SECRET_FILE: Final = "secret"
+SECRET_FILE: Final = "secret"  # noqa: S105 (a name)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -194,9 +195,7 @@ class Headway:
     # ── tasks ─────────────────────────────────────────────────────────────────────────────────
 
     @overload
-    def task(
-        self, function: Callable[Concatenate[Progress, P], R], /
-    ) -> Task[P, R]: ...
+    def task(self, function: Callable[Concatenate[Progress, P], R], /) -> Task[P, R]: ...
     @overload
     def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
     @overload
@@ -255,9 +254,7 @@ class Headway:
         }
         return await self._create(runtime, record, flight)
 
-    async def _create(
-        self, runtime: _Runtime, record: dict[str, str], flight: str | None
-    ) -> Job:
+    async def _create(self, runtime: _Runtime, record: dict[str, str], flight: str | None) -> Job:
         job_id = new_id(PARTITIONS, flight=flight)
         # A client that goes away must not leave a job that is accepted but never submitted.
         accepting = asyncio.ensure_future(self._accept(runtime, job_id, record, flight))
@@ -287,12 +284,12 @@ class Headway:
         """
         return await self._open_runtime("read a job").store.get(job_id)
 
-    async def get_all(self, ids: list[str]) -> list[Job]:
+    async def get_all(self, ids: Sequence[str]) -> builtins.list[Job]:
         """Those of the jobs that exist, in the order asked for. One round trip."""
         store = self._open_runtime("read jobs").store
         return list((await store.get_all(ids, strict=False)).values())
 
-    async def list(self, *, owner: str, limit: int = 50) -> list[Job]:
+    async def list(self, *, owner: str, limit: int = 50) -> builtins.list[Job]:
         """The newest jobs of *owner*, newest first. Two round trips."""
         return await self._open_runtime("list jobs").store.of_owner(owner, limit)
 
@@ -336,7 +333,7 @@ class Headway:
             raise JobFailed(f"job {job_id} {job.state}{why}")
         return job.result
 
-    async def log(self, job_id: str) -> list[str]:
+    async def log(self, job_id: str) -> builtins.list[str]:
         """The newest 500 lines that the job logged, oldest first. One round trip."""
         return await self._open_runtime("read a log").store.log(job_id)
 
@@ -497,11 +494,3 @@ def _kept_secret(state_dir: Path) -> str:
 async def _asked(ask: Ask, request: Any) -> Any:
     answer = ask(request)
     return await answer if isawaitable(answer) else answer
-
-
-def _check_seconds(**options: float) -> None:
-    for name, value in options.items():
-        if not 0 < value < float("inf"):
-            raise BadInput(f"{name} {value!r}: give seconds above 0")
-
-

@@ -63,7 +63,9 @@ class Asgi:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         reply = await self._answer(request_of(scope))
-        headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in reply.headers]
+        headers = [
+            (name.lower().encode(), value.encode("latin-1")) for name, value in reply.headers
+        ]
         if isinstance(reply.body, bytes):
             headers.append((b"content-length", str(len(reply.body)).encode()))
             await send({"type": "http.response.start", "status": reply.status, "headers": headers})
@@ -90,9 +92,10 @@ async def _until_gone(pouring: Any, receive: Receive) -> None:
         pour.cancel()
         gone.cancel()
         await asyncio.wait({pour, gone})
-    if not pour.cancelled() and (error := pour.exception()) is not None:
-        if not isinstance(error, (TimeoutError, OSError)):
-            raise error
+    error = None if pour.cancelled() else pour.exception()
+    # A client that takes nothing more, or has gone, is no error of ours.
+    if error is not None and not isinstance(error, (TimeoutError, OSError)):
+        raise error
 
 
 async def _gone(receive: Receive) -> None:

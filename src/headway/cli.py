@@ -144,5 +144,3 @@ def _said(job: Job) -> str:
     elif job.note:
         parts.append(job.note)
     return "  ".join([str(job.state), *parts]) if job.state.terminal else "  ".join(parts)
-
-

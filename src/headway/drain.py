@@ -14,7 +14,7 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 __all__ = ["Drain"]
 
@@ -43,7 +43,9 @@ class Drain:
     def open(self) -> None:
         """Begin to watch. Outside of the main thread only what needs no signal is watched."""
         self._loop = asyncio.get_running_loop()
-        probes = [p for p in (_hypercorn_probe(), *self._wrap_signals()) if p is not None]
+        if (stopping := _hypercorn_probe()) is not None:
+            self._shield(stopping)
+        probes = [p for p in (stopping, *self._wrap_signals()) if p is not None]
         if probes:
             self._poll = asyncio.create_task(self._look(probes), name="headway-drain")
 
@@ -71,6 +73,18 @@ class Drain:
             self._previous[number] = previous
             probes.append(_uvicorn_probe(previous))
         return probes[:1]
+
+    def _shield(self, stopping: Callable[[], bool]) -> None:
+        """Of several workers, hypercorn kills those that still drain once a first one has ended."""
+
+        def die_unless_stopping(number: int, _: FrameType | None) -> None:
+            if not stopping():
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
+
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            with suppress(ValueError):  # not the main thread
+                signal.signal(signal.SIGTERM, die_unless_stopping)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if self._loop is not None and not self._loop.is_closed():
@@ -113,5 +127,5 @@ def _uvicorn_probe(handler: Handler) -> Callable[[], bool] | None:
 def _hypercorn_probe() -> Callable[[], bool] | None:
     # A worker of hypercorn waits for an event that its parent sets.
     kwargs = getattr(multiprocessing.current_process(), "_kwargs", {})
-    event = kwargs.get("shutdown_event") if isinstance(kwargs, dict) else None
-    return event.is_set if hasattr(event, "is_set") else None
+    event: Any = kwargs.get("shutdown_event") if isinstance(kwargs, dict) else None
+    return cast("Callable[[], bool]", event.is_set) if hasattr(event, "is_set") else None

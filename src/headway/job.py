@@ -69,8 +69,8 @@ class StageReading(msgspec.Struct, frozen=True, omit_defaults=True):
     """One stage of a job as it was at one moment."""
 
     name: str
-    done: float = 0
-    total: float | None = None
+    done: int | float = 0
+    total: int | float | None = None
     ratio: float | None = None
     unit: str | None = None
     depth: int = 0
@@ -84,8 +84,8 @@ class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
     `unit` per second, `eta_s` in seconds; both None while they would be a guess.
     """
 
-    done: float = 0
-    total: float | None = None
+    done: int | float = 0
+    total: int | float | None = None
     ratio: float | None = None
     unit: str | None = None
     rate_per_s: float | None = None

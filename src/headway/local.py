@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Final
 
 from headway.errors import BadInput, StoreError
@@ -81,7 +82,7 @@ class LocalEngine:
             job_id = self._queue.popleft()
             task = asyncio.create_task(self._one(job_id), name=f"headway-job-{job_id}")
             self._running[job_id] = task
-            task.add_done_callback(lambda _, job_id=job_id: self._over(job_id))
+            task.add_done_callback(partial(self._over, job_id))
 
     async def _one(self, job_id: str) -> None:
         assert self._run is not None
@@ -103,6 +104,6 @@ class LocalEngine:
             self._queue.append(job_id)
         self._fill()
 
-    def _over(self, job_id: str) -> None:
+    def _over(self, job_id: str, _: asyncio.Task[None]) -> None:
         self._running.pop(job_id, None)
         self._fill()

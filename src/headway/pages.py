@@ -101,8 +101,7 @@ def _fallback(document: dict[str, Any]) -> str:
     for act, word in (("cancel", "Cancel"), ("retry", "Try again")):
         if links[act]:
             parts.append(
-                f' <form method="post" action="{escape(links[act])}">'
-                f"<button>{word}</button></form>"
+                f' <form method="post" action="{escape(links[act])}"><button>{word}</button></form>'
             )
     return "".join(parts)
 
@@ -141,7 +140,8 @@ def job_page(document: dict[str, Any], base: str) -> bytes:
 def jobs_page(documents: list[dict[str, Any]], base: str) -> bytes:
     """The visitor's own jobs, newest first."""
     rows = "".join(
-        f'<li>{bar(one, {})}<p class="more"><a href="{escape(one["links"]["self"])}">Open</a></p></li>'
+        f"<li>{bar(one, {})}"
+        f'<p class="more"><a href="{escape(one["links"]["self"])}">Open</a></p></li>'
         for one in documents
     )
     shown = f'<ul class="jobs">{rows}</ul>' if rows else "<p>You have started nothing yet.</p>"

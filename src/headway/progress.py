@@ -33,6 +33,7 @@ from headway.job import CHECKPOINT_BYTES, NAME_CHARS, Reading, plain, to_json
 __all__ = ["Progress", "Track", "current_progress"]
 
 LINE_CHARS: Final = 2_000
+MOST: Final = 2**53  # the largest count that every reader of JSON takes for what it is
 LINES_WAITING: Final = 500  # what is logged faster than it can be written loses its oldest lines
 
 T = TypeVar("T")
@@ -169,17 +170,16 @@ class Progress:
                 total is no error: it grows to what was done, and an early end is an end.
             unit: what an item is, in the singular, such as "row".
             resume: skip as many items as an earlier attempt of this job had done. The iterable
-                must give the same items in the same order every time.
+                must give the same items in the same order every time. Not inside of another
+                `track()`: resume the outer one.
 
         Raises:
-            BadInput: *total* is negative or no number, or *iterable* cannot be gone through.
+            BadInput: *total* is negative or no number, or *iterable* cannot be gone through,
+                or *resume* is wished for inside of another loop.
         """
         if not isinstance(iterable, (Iterable, AsyncIterable)):
             raise BadInput(f"track({iterable!r}): give it something to iterate over")
-        if total is None:
-            total = _length(iterable)
-        else:
-            _check_total(total)
+        total = _length(iterable) if total is None else _total(total)
         self._check()
         return Track(self, iterable, total, unit, resume=resume)
 
@@ -189,8 +189,8 @@ class Progress:
         Raises:
             BadInput: *n* is negative or no number.
         """
-        if not 0 <= n < math.inf:
-            raise BadInput(f"advance({n!r}): give a number of 0 or more")
+        if type(n) is not int or not 0 <= n <= MOST:
+            n = _number(n, "advance({!r}): give a number of 0 or more")
         stage = self._node().stage
         with self._lock:
             stage.counted += n
@@ -208,9 +208,9 @@ class Progress:
             BadInput: a number is negative or no number.
         """
         if total is not None:
-            _check_total(total)
-        if done is not None and not 0 <= done < math.inf:
-            raise BadInput(f"set(done={done!r}): give a number of 0 or more")
+            total = _total(total)
+        if done is not None:
+            done = _number(done, "set(done={!r}): give a number of 0 or more")
         stage = self._node().stage
         with self._lock:
             if done is not None:
@@ -235,9 +235,7 @@ class Progress:
         self._news()
 
     @contextmanager
-    def stage(
-        self, name: str, weight: float = 1, total: float | None = None
-    ) -> Iterator[Progress]:
+    def stage(self, name: str, weight: float = 1, total: float | None = None) -> Iterator[Progress]:
         """A named part of the work, with a small bar of its own. Stages nest.
 
         Args:
@@ -248,10 +246,9 @@ class Progress:
         Raises:
             BadInput: *weight* is not above 0, or *total* is negative or no number.
         """
-        if not 0 < weight < math.inf:
-            raise BadInput(f"stage({name!r}, weight={weight!r}): give a weight above 0")
+        weight = _number(weight, "stage(weight={!r}): give a weight above 0", above=0)
         if total is not None:
-            _check_total(total)
+            total = _total(total)
         stage = Stage(plain(name, NAME_CHARS), weight=weight, total=total, parent=self._node())
         self._enter(stage)
         self._news()
@@ -306,7 +303,8 @@ class Progress:
     def give_back(self, news: News) -> None:
         """What was taken could not be written: it is news again."""
         self._written, self._written_marks = None, ""
-        self._lines.extendleft(reversed(news.lines))
+        room = LINES_WAITING - len(self._lines)  # for the newest; what is over it is the oldest
+        self._lines.extendleft(reversed(news.lines[max(len(news.lines) - room, 0) :]))
 
     def final(self, *, succeeded: bool) -> str:
         """The last reading, as JSON."""
@@ -371,7 +369,7 @@ class Progress:
             if isinstance(node, Loop) and isinstance(around, Stage):
                 around.loops.append(node)
             elif around is not None:
-                around.kids.append(node)
+                around.add(node)
         _here.set((self, node))
 
     def _leave(self, node: Stage | Loop) -> None:
@@ -422,7 +420,13 @@ class Track(Generic[T]):
 
     def _begin(self) -> tuple[Loop, int]:
         progress = self._progress
-        loop = Loop(self._total, progress._node())
+        around = progress._node()
+        if self._resume and _in_loop(around):
+            # Which turn of the outer loop had come how far is not known any more.
+            raise BadInput(
+                "track(…, resume=True) inside of another track(): give resume=True to the outer one"
+            )
+        loop = Loop(self._total, around)
         if self._unit is not None:
             loop.stage.unit = plain(self._unit, 40)
         skip = progress._resume_from(loop) if self._resume else 0
@@ -524,6 +528,12 @@ class _AsyncCounted(Generic[T]):
         self._progress._news_of_end()
 
 
+def _in_loop(node: Stage | Loop | None) -> bool:
+    while node is not None and not isinstance(node, Loop):
+        node = node.parent
+    return node is not None
+
+
 async def _as_async(iterable: Iterable[T]) -> AsyncIterator[T]:
     for item in iterable:
         yield item
@@ -536,15 +546,19 @@ def _length(iterable: object) -> int | None:
         return None
 
 
-def _check_total(total: float) -> None:
+def _total(total: float) -> float:
+    words = "total {!r}: give a number of 0 or more, or None while the size is unknown"
+    return _number(total, words)
+
+
+def _number(number: Any, words: str, *, above: float = -1) -> float:
+    """A plain number, of whatever kind it came: it is written as JSON, long after this call."""
     try:
-        good = 0 <= total < math.inf
-    except TypeError:
-        good = False
-    if not good:
-        raise BadInput(
-            f"total {total!r}: give a number of 0 or more, or None while the size is unknown"
-        )
+        if math.isfinite(number) and above < number <= MOST and number >= 0:
+            return number if type(number) is int else float(number)
+    except (TypeError, OverflowError):
+        pass
+    raise BadInput(words.format(number))
 
 
 _encode_reading = msgspec.json.Encoder().encode

@@ -7,7 +7,7 @@ hooks are used, so that one code base serves 0.22 and 0.23.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, cast
@@ -26,13 +26,13 @@ from headway.tokens import (
     COOKIE,
     COOKIE_MAX_AGE_S,
     new_visitor,
-    read_visitor,
     sign_visitor,
 )
 
 __all__ = ["Headway"]
 
 CONFIG: Final = ("url", "prefix", "state_dir", "secret", "lease_s", "drain_s", "keep_s", "path")
+_BODILESS: Final = frozenset({204, 304})
 ENVIRONMENT: Final = ("url", "prefix", "state_dir", "secret")
 
 
@@ -78,7 +78,7 @@ class Headway(_app.Headway):
         """The response to the request that started *job*: 303 for a form, 202 for a client."""
         return _response(self._reply(job, request_ or self._request("/")))
 
-    async def _serving(self) -> AsyncIterator[None]:
+    async def _serving(self) -> AsyncGenerator[None, None]:
         async with self:
             yield
 
@@ -158,8 +158,9 @@ def _response(reply: Reply) -> Response:
     response.headers.clear()
     for name, value in reply.headers:
         response.headers.add(name, value)
-    if not isinstance(reply.body, bytes):
+    if isinstance(reply.body, bytes):
+        if reply.status not in _BODILESS:
+            response.content_length = len(reply.body)
+    else:
         response.timeout = None  # else Quart cuts a stream off, or leaves it hanging, after 60 s
     return response
-
-

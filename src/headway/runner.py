@@ -11,7 +11,7 @@ import ctypes
 import logging
 import random
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import copy_context
 from enum import StrEnum
 from typing import Any, Final, Protocol
@@ -140,15 +140,14 @@ class Run:
                 timer.cancel()
         if self.why is Why.LOST:
             return None
-        final = self.progress.final(succeeded=True)
-        return Settled(State.SUCCEEDED, final, "" if result == "null" else result)
+        return self._settled(State.SUCCEEDED, result="" if result == "null" else result)
 
     async def _call(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
         first = [self.progress] if self.task.takes_progress else []
         context = copy_context()
         context.run(_current.set, self.progress)
         if self.task.asynchronous:
-            coroutine = self.task.function(*first, *args, **kwargs)
+            coroutine = _contained(self.task.function(*first, *args, **kwargs))
             self._coroutine = self._loop.create_task(
                 coroutine, name=f"headway-{self.task.name}", context=context
             )
@@ -166,21 +165,27 @@ class Run:
             case Why.LOST:
                 return None
             case Why.CANCEL:
-                return self._settled(State.CANCELLED, None)
+                return self._settled(State.CANCELLED)
             case Why.DRAIN:
                 if self.task.on_lost == "retry" and self.attempt < self.job.max_attempts:
                     return _Again(0)
                 return self._settled(State.FAILED, INTERRUPTED)
             case Why.TIMEOUT:
                 failure = Failure("timeout", f"Stopped after {self.options.timeout_s:g} seconds")
-            case None:
+            case _:
                 failure = _failure_of(error, self.job)
         if self.attempt <= self.options.retries:
             return _Again(_backoff(self.attempt), failure)
         return self._settled(State.FAILED, failure)
 
-    def _settled(self, state: State, error: Failure | None) -> Settled:
-        return Settled(state, self.progress.final(succeeded=False), error=error)
+    def _settled(self, state: State, error: Failure | None = None, *, result: str = "") -> Settled:
+        return Settled(
+            state,
+            self.progress.final(succeeded=state is State.SUCCEEDED),
+            result=result,
+            error=error,
+            lines=self.progress.last_lines(),
+        )
 
 
 def _failure_of(error: BaseException, job: Job) -> Failure:
@@ -259,11 +264,24 @@ class _Thread:
             return
         if error is None:
             self._done.set_result(value)
-        elif isinstance(error, (StopIteration, KeyboardInterrupt, SystemExit)):
-            # A future cannot carry these, or they would end the server.
-            self._done.set_exception(RuntimeError(f"the task raised {error!r}"))
         else:
-            self._done.set_exception(error)
+            self._done.set_exception(_carried(error))
+
+
+def _carried(error: BaseException) -> BaseException:
+    """What of an error may travel through the loop: the others would end it, or a coroutine."""
+    if isinstance(error, asyncio.CancelledError):
+        return error
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    return RuntimeError(f"the task raised {error!r}")
+
+
+async def _contained(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        return await coroutine
+    except SystemExit as error:  # `sys.exit()` in a task ends the task, and not the server
+        raise _carried(error) from error
 
 
 class Runner:
@@ -357,6 +375,7 @@ class Runner:
             progress=run.progress.final(succeeded=False),
             error=outcome.error,
             checkpoint=run.progress.last_checkpoint(),
+            lines=run.progress.last_lines(),
         )
         return outcome.delay_s if answer == "ok" and outcome.delay_s else None
 

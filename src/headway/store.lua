@@ -35,6 +35,13 @@ local function ms(number) return string.format('%.0f', number) end
 
 local function log_key(record) return (string.gsub(record, ':job:', ':log:', 1)) end
 
+-- Add the lines from the `first` argument on to the job's log.
+local function append_log(record, argv, first)
+  if #argv < first then return end
+  redis.call('RPUSH', log_key(record), unpack(argv, first))
+  redis.call('LTRIM', log_key(record), -LOG_LINES, -1)
+end
+
 local function announce(record)
   redis.call('HINCRBY', record, 'rev', 1)
   local values = redis.call('HMGET', record, unpack(TOLD))
@@ -134,10 +141,7 @@ if not owns(record, ARGV[2], ARGV[3]) then return 'lost' end
 local now = now_ms()
 lease(leases, id, now + ARGV[4])
 if ARGV[6] ~= '' then redis.call('HSET', record, 'checkpoint', ARGV[6]) end
-if #ARGV > 6 then
-  redis.call('RPUSH', log_key(record), unpack(ARGV, 7))
-  redis.call('LTRIM', log_key(record), -LOG_LINES, -1)
-end
+append_log(record, ARGV, 7)
 if ARGV[5] ~= '' then
   redis.call('HSET', record, 'progress', ARGV[5], 'updated', ms(now))
   announce(record)
@@ -154,7 +158,7 @@ return 'ok'
 
 ---- act finish
 -- KEYS  record, leases, ends
--- ARGV  id, worker, attempt, state, keep_ms, progress, result or '', error or ''
+-- ARGV  id, worker, attempt, state, keep_ms, progress, result or '', error or '', log line, …
 -- Returns 'ok' or 'lost'. Repeated with the same attempt and state: 'ok' again, nothing twice.
 local record, leases, ends, id = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
 if not owns(record, ARGV[2], ARGV[3]) then
@@ -169,12 +173,14 @@ if ARGV[8] ~= '' then
 else
   redis.call('HDEL', record, 'error')
 end
+append_log(record, ARGV, 9)
 close(record, leases, ends, id, ARGV[4], now_ms(), ARGV[5])
 return 'ok'
 
 ---- act release
 -- KEYS  record, leases, ends
--- ARGV  id, worker, attempt, delay_ms, lease_ms, keep_ms, progress or '', error or '', checkpoint or ''
+-- ARGV  id, worker, attempt, delay_ms, lease_ms, keep_ms, progress or '', error or '',
+--       checkpoint or '', log line, …
 -- Gives a job back: running or held → queued. With a delay the same worker holds it and may claim
 -- it when the delay is over; without, whoever looks first. Asked to cancel meanwhile: cancelled.
 -- Returns 'ok', 'cancelled' or 'lost'.
@@ -186,6 +192,7 @@ local now, delay = now_ms(), tonumber(ARGV[4])
 if ARGV[7] ~= '' then redis.call('HSET', record, 'progress', ARGV[7]) end
 if ARGV[8] ~= '' then redis.call('HSET', record, 'error', ARGV[8]) end
 if ARGV[9] ~= '' then redis.call('HSET', record, 'checkpoint', ARGV[9]) end
+append_log(record, ARGV, 10)
 if r[1] == 'running' and r[4] == '1' then
   close(record, leases, ends, id, 'cancelled', now, ARGV[6])
   return 'cancelled'

@@ -25,7 +25,20 @@ __all__ = ["Claim", "Keys", "Settled", "Store", "ThreadStore"]
 
 OWNER_INDEX_DAYS: Final = 30  # an index that nobody touched for so long lists nothing that lives
 MUTABLE: Final = frozenset(
-    "rev state attempt progress cancel error result started updated finished expires retry_at".split()
+    (
+        "rev",
+        "state",
+        "attempt",
+        "progress",
+        "cancel",
+        "error",
+        "result",
+        "started",
+        "updated",
+        "finished",
+        "expires",
+        "retry_at",
+    )
 )
 """Fields that an announcement replaces; the same list stands in `store.lua` as TOLD."""
 
@@ -45,7 +58,9 @@ class Keys:
 
     def __init__(self, prefix: str, partitions: int) -> None:
         if not prefix or any(c in prefix for c in "{} \n") or ":job:" in f":{prefix}:":
-            raise BadInput(f"prefix {prefix!r}: use a word without braces or spaces, like 'headway'")
+            raise BadInput(
+                f"prefix {prefix!r}: use a word without braces or spaces, like 'headway'"
+            )
         self.prefix = prefix
         self.partitions = partitions
 
@@ -95,6 +110,7 @@ class Settled:
     progress: str
     result: str = ""
     error: Failure | None = None
+    lines: Sequence[str] = ()
 
 
 class _Acts:
@@ -123,8 +139,10 @@ class _Acts:
         checkpoint: str = "",
         lines: Sequence[str] = (),
     ) -> Call:
-        args = (job_id, self.worker, attempt, _ms(lease_s), progress, checkpoint, *lines)
-        return self._act("beat", self._two(job_id), *args)
+        return self._act(
+            "beat", self._two(job_id), job_id, self.worker, attempt, _ms(lease_s),
+            progress, checkpoint, *lines,
+        )  # fmt: skip
 
     def hold_calls(self, job_ids: Iterable[str], lease_s: float) -> list[Call]:
         by_partition: dict[str, list[str]] = {}
@@ -176,7 +194,7 @@ class Store(_Acts):
     async def create(
         self, job_id: str, record: Mapping[str, str], lease_s: float, flight: str | None = None
     ) -> Job:
-        """Accept a job: from here on it cannot be lost. Returns the one that already has the key."""
+        """Accept a job: from here on it cannot be lost; or return the one that has the key."""
         keys = [*self._two(job_id), *([self.keys.flight(job_id, flight)] if flight else [])]
         fields = [part for pair in record.items() for part in pair]
         create = self._act("create", keys, job_id, self.worker, _ms(lease_s), *fields)
@@ -206,7 +224,7 @@ class Store(_Acts):
         ]
 
     async def claim(self, job_id: str, lease_s: float) -> Claim | None:
-        """Become the one that runs the job; None if it is not to be run, or not by us, or not now."""
+        """Become the one that runs the job; None if it is not to be run here and now."""
         act = self._act("claim", self._two(job_id), job_id, self.worker, _ms(lease_s))
         answer = await self._link.call(act)
         if answer[0] != "claimed":
@@ -226,6 +244,7 @@ class Store(_Acts):
         act = self._act(
             "finish", self._three(job.id), job.id, self.worker, job.attempt, settled.state,
             self._keep_ms, settled.progress, settled.result, _error(settled.error),
+            *settled.lines,
         )  # fmt: skip
         answers = await self._link.call_all([act, *self._index(job.owner, job.id)])
         return bool(answers[0] == "ok")
@@ -240,11 +259,12 @@ class Store(_Acts):
         progress: str = "",
         error: Failure | None = None,
         checkpoint: str = "",
+        lines: Sequence[str] = (),
     ) -> str:
         """Give the job back to the queue: 'ok', 'cancelled' (it was asked to stop) or 'lost'."""
         act = self._act(
             "release", self._three(job_id), job_id, self.worker, attempt, _ms(delay_s),
-            _ms(lease_s), self._keep_ms, progress, _error(error), checkpoint,
+            _ms(lease_s), self._keep_ms, progress, _error(error), checkpoint, *lines,
         )  # fmt: skip
         return str(await self._link.call(act))
 
@@ -299,7 +319,9 @@ class Store(_Acts):
         asked = [i for i in job_ids if is_id(i)]
         reads = [Call(None, ("HGETALL", self.keys.record(i))) for i in asked]
         answers = await self._link.call_all(reads)
-        found = {i: Job.from_record(r) for i, a in zip(asked, answers, strict=True) if (r := _pairs(a))}
+        found = {
+            i: Job.from_record(r) for i, a in zip(asked, answers, strict=True) if (r := _pairs(a))
+        }
         if strict:
             for job_id in job_ids:
                 if job_id not in found:

@@ -136,8 +136,9 @@ class Hub:
         """Listen no more. Watchers that are left see the hub as not live."""
         self._closing = True
         if self._task is not None:
-            await _end([self._task])
-        self._set_live(False)
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        self._set_live(live=False)
 
     def watcher(self, ids: Iterable[str]) -> Watcher:
         """Someone who watches *ids*; starts to do so when it is entered."""
@@ -185,7 +186,7 @@ class Hub:
         for watcher in seen.watchers:
             watcher._mark(job_id)
 
-    def _set_live(self, live: bool) -> None:
+    def _set_live(self, *, live: bool) -> None:
         if live == self.live:
             return
         self.live = live
@@ -201,13 +202,15 @@ class Hub:
                 async with self._store.pubsub() as pubsub:
                     await self._subscribe_all(pubsub)
                     failures = 0
+                    if self._closing:  # the client may have swallowed the cancellation
+                        return
                     await self._both(self._listen(pubsub), self._steer(pubsub))
             except (RedisError, StoreError, OSError) as error:
                 if failures == 0:
                     logger.warning("announcements are not heard: %s", error)
                 failures += 1
             finally:
-                self._set_live(False)
+                self._set_live(live=False)
                 self._settled.set()
             longest = min(AGAIN_FIRST_S * 2**failures, AGAIN_MAX_S)
             await asyncio.sleep(random.uniform(longest / 2, longest))  # noqa: S311
@@ -242,7 +245,7 @@ class Hub:
             if not self.live and message["type"] == "ssubscribe":
                 confirmed += 1
                 if confirmed == self._store.keys.partitions:
-                    self._set_live(True)
+                    self._set_live(live=True)
                     self._settled.set()
 
     def _hear(self, message: dict[str, Any]) -> None:

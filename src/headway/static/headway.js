@@ -1,30 +1,32 @@
 /**
- * `<headway-bar src="/jobs/ID">`: live progress of a job. The children serve pages without JavaScript, but `slot="label"`
- * and a `<script type="application/json">` (the status document, for a first paint without a wait).
- *
- * Attributes: `src`, `label` (else the slot, else the job's title), `nocancel`; set by the bar: `data-state`, `:state()`.
- * Properties: `src`, `job` (the status document), `strings` (overrides). Methods: `cancel()`, `retry()`, `reconnect()`.
- * Events: `headway-update`, `-succeeded`, `-failed`, `-cancelled`, `-done` (detail: the job; not for the document in the
- *   page), `headway-connection` (detail: {state}), `headway-before-cancel` (cancelable).
- * Parts: base label percent bar fill icon note meta eta cancel retry result.
+ * `<headway-bar src="/jobs/ID">`: live progress of a job. Children are the page without JavaScript, except `slot="label"`
+ * and a `<script type="application/json">` holding the status document for the first paint.
+ * Attributes: src, label (else the slot, else the job's title), nocancel; set by the bar: data-state, also `:state()`.
+ * Properties: src, job (the status document), strings (overrides). Methods: cancel(), retry(), reconnect().
+ * Events: headway-update, -succeeded, -failed, -cancelled, -done (detail: the job; none for the document in the page),
+ *   headway-connection (detail: {state}), headway-before-cancel (cancelable).
+ * Parts: base label percent bar fill note meta eta cancel retry result.
  * Custom properties: --headway-accent, -success, -warning, -danger, -track, -height, -radius.
  */
-const SETTLE_MS = 50; // bars that come or go together cost one connection
-const BLIP_MS = 3e3; // a shorter loss of the connection is not shown
-const SILENCE_MS = 4e4; // more than two heartbeats
+const SETTLE_MS = 50; // bars that come together share a connection
+const BLIP_MS = 3e3; // a shorter loss is not shown
+const SILENCE_MS = 4e4; // over two heartbeats
+const ETA_MS = 5e3; // faster changes are noise
 const Accept = "application/json";
 const feeds = [];
-let [hidden, grace] = [false, 0];
+let hidden = false;
+let grace = 0;
 
 /** Yields [event, data] of an SSE body. Lines end in CR, LF or both; chunks end anywhere. */
 async function* parse(body, onChunk) {
 	const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-	let [rest, event, data] = ["", "", ""];
+	let [rest, event, data, cr] = ["", "", "", false];
 	for (let chunk; !(chunk = await reader.read()).done; ) {
 		onChunk();
-		const text = rest.endsWith("\r") ? chunk.value.replace(/^\n/, "") : chunk.value;
-		const lines = (rest.replace("\r", "") + text).split(/\r\n?|\n/);
-		rest = lines.pop() + (text.endsWith("\r") ? "\r" : "");
+		const text = cr ? chunk.value.replace(/^\n/, "") : chunk.value; // the other half of a CRLF
+		cr = chunk.value.endsWith("\r");
+		const lines = (rest + text).split(/\r\n?|\n/);
+		rest = lines.pop();
 		for (const line of lines) {
 			const [, name, value] = /^([^:]*):? ?(.*)/s.exec(line);
 			if (name == "event") event = value;
@@ -37,19 +39,19 @@ async function* parse(body, onChunk) {
 	}
 }
 
-/** One connection: a stream, or polls when the tab is hidden or a proxy holds the stream back. */
+/** One connection: a stream, or polls in a hidden tab and behind a proxy that buffers. */
 function createFeed(base) {
 	const watchers = new Set();
-	let [abort, timer, due, awaited] = [new AbortController(), 0, Infinity, ""];
+	let abort = new AbortController();
+	let [timer, due, awaited, query, etag, buffered] = [0, Infinity, "", "", "", false];
 	let [badSince, notBefore, failures, silences, retryMs] = [Date.now(), 0, 0, 0, 1e3];
-	let [query, etag, buffered] = ["", "", false];
 	const open = () => [...watchers].filter(({ state }) => !isOver(state));
 	const ids = () => [...new Set(open().map(({ id }) => id))];
 	const take = (job) => open().forEach((watcher) => watcher.take(job));
-	const show = (state, which = ids()) => open().forEach((one) => which.includes(one.id) && one.connect(state));
+	const show = (state, some = ids()) => open().forEach((one) => some.includes(one.id) && one.connect(state));
 	const expect = (what, ms) => ([awaited, due] = [what, Date.now() + ms]);
 
-	/** Takes good news (true), bad (false) or none. Times are compared, as timers stop while a laptop sleeps. */
+	/** Takes good news, bad (false) or none; compares times, as timers stop while a laptop sleeps. */
 	function tick(good) {
 		const now = Date.now();
 		if (good) badSince = failures = 0;
@@ -71,8 +73,9 @@ function createFeed(base) {
 		if (!ids()[0]) return;
 		if (query != (query = "?id=" + ids().join("&id="))) etag = "";
 		const poll = hidden || buffered;
-		const headers = { Accept, "If-None-Match": etag, Prefer: hidden ? "" : "wait=25" };
-		if (!poll) headers.Accept = "text/event-stream";
+		const headers = new Headers({ Accept: poll ? Accept : "text/event-stream" });
+		if (poll && etag) headers.set("If-None-Match", etag);
+		if (poll && !hidden) headers.set("Prefer", "wait=25");
 		expect("answer", SILENCE_MS);
 		let wait;
 		try {
@@ -92,7 +95,7 @@ function createFeed(base) {
 			if (event == "bye") return Math.random() * retryMs;
 			if (event == "retry") retryMs = +text || retryMs;
 			else hear(event, text);
-			if (!ids()[0]) return 0;
+			if (!ids()[0]) return;
 		}
 		throw "cut";
 	}
@@ -118,7 +121,7 @@ function createFeed(base) {
 		return hidden ? 15e3 : 1e3;
 	}
 
-	/** Learns from an error response, or what fetch threw; tells how long to wait. */
+	/** Learns from an error response or what fetch threw. */
 	function failed({ status, headers }) {
 		badSince ||= Date.now();
 		silences = abort.signal.aborted ? silences + 1 : 0;
@@ -130,32 +133,34 @@ function createFeed(base) {
 		return Math.random() * Math.min(3e4, retryMs * 2 ** failures++);
 	}
 
-	const nudge = (always) => (always || badSince) && plan();
-	return { base, watchers, ids, plan, tick, nudge };
+	return { base, watchers, ids, plan, tick, isBad: () => badSince };
 }
 
 const isOver = (state) => ["succeeded", "failed", "cancelled", "gone", "forbidden"].includes(state);
 
-/** Follows one job on the connection of its page. Fires `update` (detail: the job) and `connection` (detail: {state}). */
+/** Follows one job on its page's connection. Fires `update` (detail: the job) and `connection` (detail: {state}). */
 export class JobWatcher extends EventTarget {
 	/** Makes every request; replace it to add headers. */
 	static fetch = (url, init) => fetch(url, init);
-	job; // the status document
-	connection = "connecting"; // then open, reconnecting, offline, gone or forbidden
+	/** @type {any} the last status document */
+	job;
+	/** connecting, open, reconnecting, offline, gone or forbidden */
+	connection = "connecting";
 	#feed;
 
+	/** @param {string} src  URL of the job */
 	constructor(src) {
 		super();
 		this.src = new URL(src, document.baseURI).href;
 		const [, base, id] = /(.*\/)([^?#]*)/.exec(this.src);
+		this.id = id;
 		const fits = (feed) => feed.base == base && feed.ids().length < 50; // the server's limit
 		this.#feed = feeds.find(fits) ?? feeds[feeds.push(createFeed(base)) - 1];
-		this.id = id;
 		this.#feed.watchers.add(this);
 		this.#feed.plan(SETTLE_MS);
 	}
 
-	/** All that is known, in one word: a key of LOOKS. */
+	/** What to show, in one word. */
 	get state() {
 		const { job, connection } = this;
 		if (isOver(job?.state)) return job.state;
@@ -175,17 +180,13 @@ export class JobWatcher extends EventTarget {
 		const { attempt, progress } = this.job ?? job;
 		if (attempt == job.attempt && job.progress.ratio < progress.ratio) job.progress.ratio = progress.ratio;
 		this.job = job;
-		this.#fire("update", job);
+		this.dispatchEvent(new CustomEvent("update", { detail: job }));
 	}
 
 	connect(state) {
 		if (state == this.connection) return;
 		this.connection = state;
-		this.#fire("connection", { state });
-	}
-
-	#fire(type, detail) {
-		this.dispatchEvent(new CustomEvent(type, { detail }));
+		this.dispatchEvent(new CustomEvent("connection", { detail: { state } }));
 	}
 
 	async #post(url) {
@@ -195,14 +196,10 @@ export class JobWatcher extends EventTarget {
 		throw new Error(answer.title);
 	}
 
-	async cancel() {
-		this.take(await this.#post(this.src + "/cancel"));
-	}
+	cancel = async () => this.take(await this.#post(this.src + "/cancel"));
 
 	/** Resolves to the new job. */
-	retry() {
-		return this.#post(this.job.links.retry);
-	}
+	retry = () => this.#post(this.job.links.retry);
 
 	reconnect() {
 		this.connect("connecting");
@@ -215,16 +212,14 @@ export class JobWatcher extends EventTarget {
 	}
 }
 
-/** A hidden tab lets go of its connection after a grace; back in sight, what failed is tried again at once. */
+/** A hidden tab soon lets its connection go; back in sight, what failed is tried at once. */
 function look() {
-	const away = document.hidden;
-	const turn = () => {
-		const changed = hidden != away;
-		hidden = away;
-		feeds.forEach((feed) => feed.nudge(changed));
-	};
 	clearTimeout(grace);
-	grace = setTimeout(turn, away ? 1e4 : 0);
+	const turn = () => {
+		for (const feed of feeds) if (hidden != document.hidden || feed.isBad()) feed.plan();
+		hidden = document.hidden;
+	};
+	grace = setTimeout(turn, document.hidden ? 1e4 : 0);
 }
 look();
 document.addEventListener("visibilitychange", look);
@@ -234,56 +229,67 @@ addEventListener("pagehide", () => feeds.forEach((feed) => feed.plan(2e9)));
 addEventListener("pageshow", ({ persisted }) => persisted && feeds.forEach((feed) => feed.plan()));
 setInterval(() => feeds.forEach((feed) => feed.tick()), 1e3);
 
-/** Icon and tone of each state. */
-const LOOKS = {
-	queued: "○ idle",
-	indeterminate: " flow",
-	stalled: "! warn",
-	retrying: "↻ warn",
-	reconnecting: "↻ dim",
-	offline: "⊘ dim",
-	cancelling: "… idle",
-	cancelled: "■ idle",
-	succeeded: "✓ good",
-	failed: "✕ bad",
-	gone: "∅ idle",
-	forbidden: "⊘ bad",
-};
-
 const sheet = new CSSStyleSheet();
 sheet.replaceSync(`
 :host{display:block;container-type:inline-size;min-inline-size:12rem;line-height:1.5;font-variant-numeric:tabular-nums}
 :host([hidden]),[hidden]{display:none!important}
-#base{outline:0;--_color:var(--headway-accent,#3b82f6)}
-#head,#foot{display:flex;flex-wrap:wrap;gap:0 .75em;align-items:center;min-block-size:2em}
-#label,#note{flex:1;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
+#base{--_color:var(--headway-accent,#3b82f6);outline:0;position:relative}
+#head,#foot{display:flex;gap:0 .75em;align-items:center;min-block-size:2em}
+#label,#note,#meta{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
+#label,#note{flex:1}
 #label{font-weight:600}
 #foot{font-size:.875em}
-#icon{color:var(--_color);font-weight:700}
+#note::before{content:var(--_icon,"")/"";color:var(--_color)}
 #meta,#eta{opacity:.75}
-#bar{block-size:var(--headway-height,.5rem);border-radius:var(--headway-radius,99px);overflow:hidden;
-	background:var(--headway-track,color-mix(in srgb,currentColor 14%,transparent))}
+#bar{block-size:var(--headway-height,.5rem);border-radius:var(--headway-radius,99px);overflow:hidden;background:var(--headway-track,color-mix(in srgb,currentColor 14%,#0000))}
 #fill{block-size:100%;inline-size:calc(var(--_ratio)*100%);border-radius:inherit;background:var(--_color);transition:inline-size .3s}
-#base.idle{--_color:color-mix(in srgb,currentColor 55%,transparent)}
-#base.good{--_color:var(--headway-success,#16a34a)}
-#base.warn{--_color:var(--headway-warning,#c77700)}
-#base.bad{--_color:var(--headway-danger,#e5484d)}
-.bad #note{white-space:normal}
-.dim #fill{opacity:.5}
-.warn #fill,.dim #fill,.bad #fill{background-image:repeating-linear-gradient(135deg,#fff6 0 4px,#0000 0 8px)}
-.flow #fill{inline-size:40%;animation:flow 1.6s infinite}
+#base:is(.queued,.cancelling,.cancelled,.gone){--_color:color-mix(in srgb,currentColor 55%,#0000);--_icon:"■ "}
+#base.queued{--_icon:"○ "}
+#base.succeeded{--_color:var(--headway-success,#16a34a);--_icon:"✓ "}
+#base:is(.stalled,.retrying){--_color:var(--headway-warning,#c77700);--_icon:"▲ "}
+#base:is(.failed,.forbidden){--_color:var(--headway-danger,#e5484d);--_icon:"✕ "}
+#base:is(.retrying,.reconnecting,.offline){--_icon:"↻ "}
+:is(.reconnecting,.offline) #fill{opacity:.5}
+:is(.stalled,.retrying,.reconnecting,.offline,.failed) #fill{background-image:repeating-linear-gradient(135deg,#fff6 0 4px,#0000 0 8px)}
+.failed #note{white-space:normal}
+.indeterminate #fill{inline-size:40%;animation:flow 1.6s infinite}
 @keyframes flow{0%{margin-inline:-40%}to{margin-inline:100%}}
-button,a{font:inherit;color:inherit;padding:0 .75em;min-block-size:24px;background:none;border:1px solid;border-radius:.4em;text-decoration:none}
-:focus-visible{outline:2px solid var(--_color);outline-offset:2px}
-#status,#alert{position:absolute;clip-path:inset(50%);inline-size:1px;overflow:hidden;white-space:nowrap}
-@container (inline-size<28rem){#note{flex-basis:80%}}
-@media (prefers-reduced-motion){#fill{transition:none}.flow #fill{inline-size:100%;animation:none;opacity:.5}}
+button,a{display:inline-flex;align-items:center;font:inherit;font-size:.8em;color:inherit;text-decoration:none;padding:0 .75em;min-block-size:24px;background:none;border:1px solid #8888;border-radius:.5em;cursor:pointer}
+:is(button,a):hover{border-color:currentColor}
+:is(button,a):focus-visible{outline:2px solid;outline-offset:1px}
+#status,#alert{position:absolute;clip-path:inset(50%);white-space:nowrap}
+@container (inline-size<28rem){#foot{display:grid;grid-template-columns:minmax(0,1fr) auto;min-block-size:3.4em;align-content:start;padding-block-start:.3em}#note{grid-column:1/-1}}
+@media (prefers-reduced-motion){#fill{transition:none}.indeterminate #fill{inline-size:100%;animation:none;opacity:.5}}
 @media (forced-colors:active){#bar{border:1px solid}#fill{background:Highlight}}
 `);
+
+/** The shadow tree: tag, id and part, parent. */
+const TREE = `
+div base
+div head base
+span label head
+slot slot label
+button cancel head
+button retry head
+a result head
+span percent head
+div bar base
+div fill bar
+div foot base
+span note foot
+span meta foot
+span eta foot
+div status base
+div alert base`;
+
+/** Whether a link may point there: no `javascript:`, no `data:`. */
+const isSafe = (url) => url && /^https?:$/.test(Object.assign(document.createElement("a"), { href: url }).protocol);
+const join = (...texts) => texts.filter(Boolean).join(" · ");
 
 /** Draws a JobWatcher. */
 export class HeadwayBar extends HTMLElement {
 	static observedAttributes = ["src", "label", "nocancel"];
+	/** Texts of all bars; set entries here, or in `strings` of one bar. Functions get the values. */
 	static strings = {
 		connecting: "Connecting…",
 		queued: "Waiting to start",
@@ -309,51 +315,42 @@ export class HeadwayBar extends HTMLElement {
 		cancel: "Cancel",
 		retry: "Try again",
 		result: "Open result",
+		refused: "That did not work: {why}",
 	};
+	/** @type {Record<string, any>} also if a script set it before this module came */
+	strings = Reflect.get(this, "strings") ?? {};
 	#ui = {};
 	#internals = this.attachInternals();
 	#watcher;
-	#busy = "";
-	#problem = "";
+	#busy;
+	#problem;
 	#etaAt = 0;
-	#spoken = "";
-	#speech = 0;
-	#timer = 0;
+	#spoken;
+	#speech;
+	#timer;
 
 	constructor() {
 		super();
-		const root = this.attachShadow({ mode: "open" });
-		const make = (parent, tag, ids, role = null) => {
-			for (const id of ids.split(" ")) {
-				const node = (this.#ui[id] = document.createElement(tag));
-				parent.append(Object.assign(node, { id, part: id, role }));
-			}
-			return this.#ui;
-		};
 		const ui = this.#ui;
-		make(root, "div", "base");
-		make(ui.base, "div", "head");
-		make(ui.head, "span", "label percent");
-		make(ui.label, "slot", "slot");
-		make(ui.base, "div", "bar", "progressbar");
-		make(ui.bar, "div", "fill");
-		make(ui.base, "div", "foot");
-		make(ui.foot, "span", "icon note meta eta");
-		make(ui.foot, "button", "cancel retry");
-		make(ui.foot, "a", "result");
-		make(ui.base, "div", "status", "status");
-		make(ui.base, "div", "alert", "alert");
+		const root = this.attachShadow({ mode: "open" });
+		root.adoptedStyleSheets = [sheet];
+		for (const row of TREE.trim().split("\n")) {
+			const [tag, id, parent] = row.split(" ");
+			ui[id] = Object.assign(document.createElement(tag), { id, part: id });
+			(ui[parent] ?? root).append(ui[id]);
+		}
+		Object.assign(ui.bar, { role: "progressbar", ariaValueMin: 0, ariaValueMax: 100 });
+		ui.status.role = "status";
+		ui.alert.role = "alert";
 		ui.base.tabIndex = -1;
 		ui.slot.name = "label";
-		ui.icon.ariaHidden = "true";
+		ui.slot.onslotchange = () => this.#draw();
 		ui.cancel.onclick = () => this.cancel();
 		ui.retry.onclick = () => this.retry();
-		ui.slot.onslotchange = () => this.#draw();
-		root.adoptedStyleSheets = [sheet];
 	}
 
 	get src() {
-		return this.getAttribute("src");
+		return this.getAttribute("src") ?? "";
 	}
 
 	set src(src) {
@@ -371,23 +368,27 @@ export class HeadwayBar extends HTMLElement {
 	disconnectedCallback() {
 		this.#watcher?.close();
 		clearTimeout(this.#timer);
+		clearTimeout(this.#speech);
 	}
 
 	attributeChangedCallback(name, old, value) {
-		if (!this.#watcher || old == value) return;
+		if (!this.isConnected || old == value) return;
 		if (name == "src") this.#follow();
 		else this.#draw();
 	}
 
+	/** Draws another job, at once if its status document is at hand. */
 	#follow() {
+		const old = this.job;
 		this.#watcher?.close();
-		if (!this.src) return;
-		const watcher = (this.#watcher = new JobWatcher(this.src));
+		this.#watcher = this.src ? new JobWatcher(this.src) : undefined;
 		const data = this.querySelector('script[type="application/json"]');
-		if (data) watcher.take(JSON.parse(data.textContent));
+		if (data) this.#watcher?.take(JSON.parse(data.textContent));
+		this.#watcher?.take(old); // the bar was moved in its page
 		this.#draw();
-		watcher.addEventListener("connection", ({ detail }) => this.#tell("connection", detail));
-		watcher.addEventListener("update", ({ detail }) => {
+		this.#watcher?.addEventListener("connection", ({ detail }) => this.#tell("connection", detail));
+		this.#watcher?.addEventListener("update", ({ detail }) => {
+			if (isOver(detail.state)) this.#problem = "";
 			this.#tell("update", detail);
 			if (!isOver(detail.state)) return;
 			this.#tell(detail.state, detail);
@@ -401,11 +402,12 @@ export class HeadwayBar extends HTMLElement {
 		return this.dispatchEvent(new CustomEvent("headway-" + name, options));
 	}
 
+	/** Asks the server to cancel, unless a listener prevents it. */
 	async cancel() {
 		if (this.#tell("before-cancel", this.job)) await this.#ask("cancelling", () => this.#watcher.cancel());
 	}
 
-	/** Starts a failed job anew and follows the new one. */
+	/** Runs a failed job anew and follows the new one. */
 	retry() {
 		return this.#ask("queued", async () => {
 			const job = await this.#watcher.retry();
@@ -418,46 +420,126 @@ export class HeadwayBar extends HTMLElement {
 		this.#watcher?.reconnect();
 	}
 
+	/** Shows the answer hoped for until the true one is here. */
 	async #ask(busy, request) {
+		if (this.#busy) return;
 		[this.#busy, this.#problem] = [busy, ""];
 		this.#draw();
-		await request().catch((error) => (this.#problem = error.message));
+		await request().catch((error) => (this.#problem = this.#text("refused", { why: error.message })));
 		this.#busy = "";
 		this.#draw();
 	}
 
-	#text(key, values) {
-		const text = this.strings?.[key] ?? HeadwayBar.strings[key];
-		return text.call ? text(values) : text.replace(/{(\w+)}/g, (_, name) => values[name]);
+	#text(key, values = {}) {
+		const text = this.strings[key] ?? HeadwayBar.strings[key] ?? key;
+		return typeof text == "string" ? text.replace(/{(\w+)}/g, (_, name) => values[name]) : text(values);
 	}
 
 	#number(value, options) {
-		return value.toLocaleString(this.closest("[lang]")?.lang || "en", options);
+		const lang = this.closest("[lang]")?.getAttribute("lang").replace("_", "-");
+		return value.toLocaleString(lang || "en", options);
 	}
 
+	/** Rounds down: 100 % is for the end. */
 	#percent(ratio) {
 		return ratio == null ? "" : this.#number(Math.floor(ratio * 100 + 1e-9) / 100, { style: "percent" });
 	}
 
 	#time(seconds, step) {
 		const [unit, size] = seconds < 50 ? ["second", 1] : seconds < 5400 ? ["minute", 60] : ["hour", 3600];
-		const n = size > 1 ? Math.round(seconds / size) : Math.ceil(seconds / step) * step;
-		return this.#number(n, { style: "unit", unit, unitDisplay: "long" });
+		const count = size > 1 ? Math.round(seconds / size) : Math.ceil(seconds / step) * step;
+		return this.#number(count, { style: "unit", unit, unitDisplay: "long" });
+	}
+
+	#counts({ done, total, unit }) {
+		if (total == null) return "";
+		const values = { done: this.#number(done), total: this.#number(total) };
+		return this.#text("counts", { ...values, unit: unit ? this.#text("unit", { unit, n: total }) : "" }).trim();
+	}
+
+	#eta(seconds) {
+		if (seconds == null) return "";
+		return seconds < 10 ? this.#text("soon") : this.#text("eta", { time: this.#time(seconds, 10) });
+	}
+
+	#label(job) {
+		const slotted = this.#ui.slot.assignedNodes().map((node) => node.textContent);
+		return this.getAttribute("label") || slotted.join("").trim() || job.title || "";
+	}
+
+	#write(id, text) {
+		const node = this.#ui[id];
+		if (node.textContent != text) node.textContent = text;
+		node.hidden = !text;
 	}
 
 	#draw() {
 		const ui = this.#ui;
-		const { job = {}, state: now = "connecting" } = this.#watcher ?? {};
-		const { progress = {}, links = {}, error = {} } = job;
-		const state = this.#busy || now;
-		const [icon, tone = ""] = LOOKS[state]?.split(" ") ?? [""];
+		/** @type {any} */
+		const focused = this.shadowRoot.activeElement;
+		const { job = {}, state: actual = "connecting" } = this.#watcher ?? {};
+		const { progress = {}, links = {}, error, resumed_ratio: resumed } = job;
+		const state = this.#busy || actual;
 		const live = state == "running" || state == "indeterminate";
-		const percent = this.#percent(state == "succeeded" ? 1 : progress.ratio);
-		const label = this.getAttribute("label") ?? job.title ?? "";
-		const { done, total, unit } = progress;
-		const attempt = job.attempt + (job.state == "queued");
-		const tries = attempt > 1 && this.#text("attempt", { n: attempt, max: job.max_attempts });
+		const ratio = state == "succeeded" ? 1 : progress.ratio;
+		const percent = this.#percent(ratio);
+		const counts = this.#counts(progress);
+		const label = this.#label(job);
+
+		const n = job.attempt + (job.state == "queued"); // the one that runs or will
+		const attempt = n > 1 && this.#text("attempt", { n, max: job.max_attempts });
+		const wait = (Date.parse(job.retry_at) - Date.now()) / 1e3;
+		const said = this.#text(state, { attempt, time: wait > 0 && this.#time(wait, 1) });
+		const stage = progress.stages?.find((stage) => stage.ratio < 1)?.name;
+		const reason = state == "failed" && join(error?.title, error?.detail);
+		const note = join((live && (job.note ?? stage)) || said, reason, this.#problem);
+
+		ui.base.className = this.dataset.state = state;
+		this.#internals.states?.clear();
+		this.#internals.states?.add(state);
+		ui.fill.style.setProperty("--_ratio", ratio ?? 0);
+		this.#write("slot", label);
+		this.#write("percent", percent);
+		this.#write("note", note);
+		ui.note.title = note; // where it is cut short
+		const again = resumed && this.#text("resumed", { percent: this.#percent(resumed) });
+		this.#write("meta", join(counts, state != "retrying" && attempt, again));
+		const eta = live ? this.#eta(job.eta_s) : "";
+		if (!eta || Date.now() - this.#etaAt >= ETA_MS) {
+			this.#write("eta", eta);
+			this.#etaAt = eta ? Date.now() : 0;
+		}
+
+		const cancel = links.cancel && !isOver(state) && state != "cancelling" && !this.hasAttribute("nocancel");
+		const retry = links.retry && state == "failed";
+		const href = state == "succeeded" && [job.result?.url, links.result].find(isSafe);
+		for (const [id, shown] of Object.entries({ cancel, retry, result: href })) {
+			this.#write(id, shown ? this.#text(id) : "");
+			ui[id].ariaLabel = join(this.#text(id), label);
+		}
+		if (href) ui.result.href = href;
+		if (focused?.hidden) (ui.retry.hidden ? ui.base : ui.retry).focus();
+
+		ui.bar.ariaLabel = label || said;
+		ui.bar.ariaValueNow = percent && Math.floor(ratio * 100);
+		if (!percent) ui.bar.removeAttribute("aria-valuenow");
+		ui.bar.ariaValueText = join(percent, counts, note);
+		clearTimeout(this.#timer);
+		if (state == "retrying") this.#timer = setTimeout(() => this.#draw(), 1e3);
+		this.#say(state, ratio, join(label, percent, note));
+	}
+
+	/** Speaks at the start, each quarter and each change of state; of a lost connection only if it lasts. */
+	#say(state, ratio, text) {
+		const key = /running|indet|finish/.test(state) ? Math.floor((ratio ?? 0) * 4) : state;
+		clearTimeout(this.#speech);
+		if (key == this.#spoken || state == "connecting") return;
+		const speak = () => {
+			this.#spoken = key;
+			this.#ui[state == "failed" ? "alert" : "status"].textContent = text;
+		};
+		this.#speech = setTimeout(speak, /reconnecting|offline/.test(state) ? 7e3 : 100);
 	}
 }
 
-customElements.get("headway-bar") ?? customElements.define("headway-bar", HeadwayBar);
+if (!customElements.get("headway-bar")) customElements.define("headway-bar", HeadwayBar);

@@ -1,0 +1,26 @@
+# Two commands for a newcomer: `make demo` and `make test`. Each sets up what it needs by itself.
+.PHONY: help demo test check setup clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    serve the demo on http://localhost:5000/"
+	@echo "make test    lint, types, layers and all tests, browser tests included"
+	@echo "make check   lint, types and layers only"
+	@echo "make clean   remove what the others have set up"
+
+setup:
+	@scripts/setup .venv
+
+demo: setup
+	@.venv/bin/python -m headway demo
+
+test: setup
+	@scripts/browser
+	@scripts/check
+	@scripts/test
+
+check: setup
+	@scripts/check
+
+clean:
+	rm -rf .venv .venvs .headway build dist

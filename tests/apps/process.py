@@ -1,0 +1,213 @@
+"""Server processes of a test: started in sessions of their own, and gone when it is over."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+
+T = TypeVar("T")
+
+HERE = Path(__file__).parent
+DEADLINE_S = 15.0
+PYTHON = sys.executable
+TERMINAL = {"succeeded", "failed", "cancelled"}
+
+
+def wait_until(what: str, holds: Callable[[], T], *, within_s: float = DEADLINE_S) -> T:
+    """Ask until the answer is true, and return it; *what* tells what was waited for in vain."""
+    give_up_at = time.monotonic() + within_s
+    while not (answer := holds()):
+        assert time.monotonic() < give_up_at, f"waited in vain until {what}"
+        time.sleep(0.005)
+    return answer
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def alive(pid: int) -> bool:
+    # Whoever inherits the orphans may take its time to bury them: a zombie is not alive.
+    told = subprocess.run(["ps", "-o", "state=", "-p", str(pid)], capture_output=True, check=False)
+    return told.stdout[:1] not in (b"", b"Z")
+
+
+def _hear_signals() -> None:
+    # A shell that runs the tests in the background makes all below it deaf to Ctrl-C.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+class App:
+    """One server: its process, its log, and a client that talks to it."""
+
+    def __init__(self, command: list[str], port: int, log: Path, cwd: Path, **env: str) -> None:
+        self.port = port
+        self._log = log
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_hear_signals,
+            )
+        self.pid = self.process.pid
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE_S)
+
+    @property
+    def log(self) -> str:
+        """What the process has said so far."""
+        return self._log.read_text(errors="replace")
+
+    def await_answer(self) -> Self:
+        wait_until(f"port {self.port} answers", self._answers)
+        return self
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, f"the server ended at once:\n{self.log}"
+        try:
+            return self.http.get("/jobs").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    # ── what the apps in this folder serve ────────────────────────────────────────────────────
+
+    def start(self, task: str, name: str = "one", **options: float | str) -> str:
+        """Start a job; returns its id, once it is acknowledged."""
+        answer = self.http.post(f"/start/{task}", params={"name": name, **options})
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["id"])
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        answer = self.http.get(f"/jobs/{job_id}")
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    def reaches(
+        self, job_id: str, *states: str, within_s: float = DEADLINE_S, **fields: object
+    ) -> dict[str, Any]:
+        """Wait until the job is in one of *states* with these *fields*; return it."""
+
+        def reached() -> dict[str, Any] | None:
+            job = self.job(job_id)
+            same = all(job[name] == value for name, value in fields.items())
+            return job if job["state"] in states and same else None
+
+        try:
+            return wait_until(f"{job_id} is {states} {fields}", reached, within_s=within_s)  # type: ignore[return-value]
+        except AssertionError as error:
+            raise AssertionError(f"{error}, it is {self.job(job_id)}") from None
+
+    def moves(self, job_id: str) -> dict[str, Any]:
+        """Wait until the job is running and something of it is done."""
+        return wait_until(
+            f"{job_id} moves",
+            lambda: (
+                job
+                if (job := self.job(job_id))["state"] == "running" and job["progress"]["done"] > 0
+                else None
+            ),
+        )  # type: ignore[return-value]
+
+    def ends(self, job_id: str, *, within_s: float = DEADLINE_S) -> dict[str, Any]:
+        """Wait until the job has ended; return it."""
+        return self.reaches(job_id, *TERMINAL, within_s=within_s)
+
+    # ── signals ───────────────────────────────────────────────────────────────────────────────
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it, and the workers below it, without a warning."""
+        self.http.close()
+        # Our own session: nobody else is in this group, and the stopped ones die as well.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.process.wait(DEADLINE_S)
+
+
+class Apps:
+    """The servers of one test, all on one store: the embedded one unless HEADWAY_URL is given."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state_dir = folder / "state"
+        self.journal = folder / "journal"
+        self._runtime = Path(tempfile.mkdtemp(prefix="hw"))
+        self._apps: list[App] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, app in enumerate(self._apps):
+            app.kill()
+            print(f"── log of server {number} (pid {app.pid})\n{app.log}")
+        if (pid := self.store_pid) and alive(pid):
+            os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(self._runtime, ignore_errors=True)
+
+    @property
+    def store_pid(self) -> int:
+        """The embedded Valkey; 0 if there is none."""
+        try:
+            return int((self.state_dir / "valkey" / "valkey.pid").read_text())
+        except (OSError, ValueError):
+            return 0
+
+    def serve(
+        self, *command: str, app: str = "works:app", cwd: Path = HERE, **settings: object
+    ) -> App:
+        """Serve *app* and wait until it answers; uvicorn does, unless *command* says who.
+
+        In the command {app} and {port} stand for these. The settings go into the environment.
+        """
+        command = command or ("uvicorn", "{app}", "--port", "{port}", "--log-level", "warning")
+        port = free_port()
+        words = [word.format(app=app, port=port) for word in command]
+        env = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("HEADWAY_")},
+            "HEADWAY_STATE_DIR": str(self.state_dir),
+            "XDG_RUNTIME_DIR": str(self._runtime),
+            "PYTHONPATH": str(cwd),
+            "JOURNAL": str(self.journal),
+            "QUART_APP": app,
+            **{name: str(value) for name, value in settings.items()},
+        }
+        log = self.folder / f"server{len(self._apps)}.log"
+        served = App([PYTHON, "-m", *words], port, log, cwd, **env)
+        self._apps.append(served)
+        return served.await_answer()
+
+    def lines(self) -> list[str]:
+        """What the tasks have written into their journal."""
+        return self.journal.read_text().splitlines() if self.journal.exists() else []
+
+
+def events_of(lines: Iterator[str]) -> list[str]:
+    """The names of the events that are left in a stream, read to its end."""
+    return [line.removeprefix("event: ") for line in lines if line.startswith("event: ")]

