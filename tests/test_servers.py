@@ -110,7 +110,8 @@ def test_client_that_leaves_frees_its_stream(app: App) -> None:
     """A tab that is closed costs nothing any more, a moment later."""
     path = f"/jobs/{app.start('once')}/events"
     with app.http.stream("GET", path) as stream:
-        next(stream.iter_lines())
+        lines = stream.iter_lines()
+        next(lines)
         wait_until("the stream is open", lambda: streams(app) == 1)
 
     wait_until("it is gone", lambda: streams(app) == 0, within_s=2)
@@ -125,4 +126,4 @@ def test_stream_outlives_the_response_timeout(app: App) -> None:
         events = events_of(stream.iter_lines())
 
     assert events[-1] == "end"
-    assert time.monotonic() - began_at > 2.5
+    assert time.monotonic() - began_at > 2

@@ -519,20 +519,24 @@ class Api:
 
 
 def _static(request: Request, name: str) -> Reply:
-    found = pages.static(name)
-    if found is None:
+    file = pages.static(name)
+    if file is None:
         return problem(404, "no_file", "There is no such file")
-    data, kind, digest = found
+    zipped = "gzip" in request.headers.get("accept-encoding", "")
+    tag = f'"{file.digest}{"-gz" if zipped else ""}"'
     headers = [
-        ("Content-Type", kind),
+        ("Content-Type", file.kind),
         ("Cache-Control", "public, max-age=0, must-revalidate"),
-        ("ETag", f'"{digest}"'),
+        ("ETag", tag),
+        ("Vary", "Accept-Encoding"),
         ("Cross-Origin-Resource-Policy", "same-origin"),
         _NOSNIFF,
     ]
-    if f'"{digest}"' in _tags(request):
+    if tag in _tags(request):
         return Reply(304, headers)
-    return Reply(200, headers, data)
+    if zipped:
+        return Reply(200, [*headers, ("Content-Encoding", "gzip")], file.zipped)
+    return Reply(200, headers, file.data)
 
 
 def _heartbeat(*, live: bool) -> bytes:

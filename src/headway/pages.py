@@ -6,6 +6,8 @@ result, and a reload every few seconds while the job runs.
 
 from __future__ import annotations
 
+import gzip
+from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
 from html import escape
@@ -16,7 +18,10 @@ import msgspec
 
 __all__ = ["HEADERS", "VERSION", "bar", "job_page", "jobs_page", "script", "static"]
 
-_TYPES: Final = {"js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8"}
+_FILES: Final = {
+    "headway.js": "text/javascript; charset=utf-8",
+    "headway.css": "text/css; charset=utf-8",
+}
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -37,29 +42,33 @@ _STATES: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of ours, as it is and as it travels."""
+
+    data: bytes
+    zipped: bytes
+    kind: str
+    digest: str
+
+
 @cache
-def _file(name: str) -> tuple[bytes, str] | None:
-    if name not in {"headway.js", "headway.css"}:
+def static(name: str) -> File | None:
+    """A file by its name; None for every name that we do not ship."""
+    if name not in _FILES:
         return None
     data = files("headway").joinpath("static", name).read_bytes()
-    return data, blake2b(data, digest_size=9).hexdigest()
+    digest = blake2b(data, digest_size=9).hexdigest()
+    return File(data, gzip.compress(data, 9, mtime=0), _FILES[name], digest)
 
 
 def _version() -> str:
-    said = "".join(f[1] for name in ("headway.js", "headway.css") if (f := _file(name)))
+    said = "".join(file.digest for name in _FILES if (file := static(name)))
     return blake2b(said.encode(), digest_size=4).hexdigest()
 
 
 VERSION: Final = _version()
 """Changes whenever a page would look different for the same job."""
-
-
-def static(name: str) -> tuple[bytes, str, str] | None:
-    """(content, type, digest) of a file of ours. Only names that we ship are looked up."""
-    found = _file(name)
-    if found is None:
-        return None
-    return found[0], _TYPES[name.rpartition(".")[2]], found[1]
 
 
 def script(base: str) -> str:

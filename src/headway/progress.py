@@ -29,6 +29,7 @@ import msgspec
 from headway._meter import Loop, Meter, Stage
 from headway.errors import BadInput, HeadwayError, JobCancelled
 from headway.job import CHECKPOINT_BYTES, NAME_CHARS, Reading, plain, to_json
+from headway.store import Lines
 
 __all__ = ["Progress", "Track", "current_progress"]
 
@@ -65,7 +66,7 @@ class News(NamedTuple):
 
     progress: str
     checkpoint: str
-    lines: list[str]
+    lines: Lines
 
 
 class _Marks(msgspec.Struct):
@@ -111,7 +112,8 @@ class Progress:
         self._resumable: list[Loop] = []
         self._value = self._marks.value
         self._value_json = ""
-        self._lines: deque[str] = deque(maxlen=LINES_WAITING)
+        self._lines: deque[str] = deque()
+        self._lines_over = 0
         self._written: Reading | None = None
         self._written_marks = ""
 
@@ -231,7 +233,10 @@ class Progress:
 
     def log(self, line: str) -> None:
         """Add a line to the job's log. The newest 500 lines are kept, of 2,000 characters each."""
-        self._lines.append(plain(line, LINE_CHARS))
+        with self._lock:
+            if len(self._lines) == LINES_WAITING:
+                self._drop_lines(1)
+            self._lines.append(plain(line, LINE_CHARS))
         self._news()
 
     @contextmanager
@@ -291,20 +296,24 @@ class Progress:
             reading = self._meter.read()
             self._meter.root.fold()
             marks = self._marks_json()
-            lines = [self._lines.popleft() for _ in range(len(self._lines))]
+            lines = Lines(self._lines_over, tuple(self._lines))
         progress = "" if reading == self._written else _encode(reading)
         checkpoint = "" if marks == self._written_marks else marks
-        if not progress and (checkpoint or lines):
+        if not progress and (checkpoint or lines.texts):
             progress = _encode(reading)
         self._written, self._written_marks = reading, marks
         self._quiet = not progress
         return News(progress, checkpoint, lines)
 
-    def give_back(self, news: News) -> None:
+    def wrote(self, news: News) -> None:
+        """What was taken is in the store."""
+        with self._lock:
+            over = news.lines.number + len(news.lines.texts) - self._lines_over
+            self._drop_lines(min(max(over, 0), len(self._lines)))
+
+    def give_back(self) -> None:
         """What was taken could not be written: it is news again."""
         self._written, self._written_marks = None, ""
-        room = LINES_WAITING - len(self._lines)  # for the newest; what is over it is the oldest
-        self._lines.extendleft(reversed(news.lines[max(len(news.lines) - room, 0) :]))
 
     def final(self, *, succeeded: bool) -> str:
         """The last reading, as JSON."""
@@ -316,11 +325,17 @@ class Progress:
         with self._lock:
             return self._marks_json()
 
-    def last_lines(self) -> list[str]:
-        """Log lines that were not written yet."""
-        return list(self._lines)
+    def last_lines(self) -> Lines:
+        """Log lines of which it is not known that they were written."""
+        with self._lock:
+            return Lines(self._lines_over, tuple(self._lines))
 
     # ── inside ────────────────────────────────────────────────────────────────────────────────
+
+    def _drop_lines(self, count: int) -> None:
+        for _ in range(count):
+            self._lines.popleft()
+        self._lines_over += count
 
     def _marks_json(self) -> str:
         if not self._value_json and not self._resumable:

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from headway._link import Call
 from headway.errors import HeadwayError, StoreError
 from headway.progress import News, Progress
-from headway.store import ThreadStore
+from headway.store import NO_LINES, ThreadStore
 
 __all__ = ["Beating", "Pulse"]
 
@@ -24,6 +24,7 @@ FLUSH_S: Final = 0.1  # at most ten writes a second and job
 BEATS_A_LEASE: Final = 3.3  # so that two beats in a row may be lost
 HOLD_BATCH: Final = 200
 AGAIN_S: Final = 0.5  # after a failure
+NO_NEWS: Final = News("", "", NO_LINES)
 
 logger = logging.getLogger("headway.pulse")
 
@@ -153,9 +154,9 @@ class Pulse:
         renew = now - beat.renewed_at >= self._beat_s
         write = now - beat.written_at >= FLUSH_S * 0.9 and not run.ending
         beat.news = run.progress.take() if write else None
-        if not renew and not (beat.news and (beat.news.progress or beat.news.lines)):
+        if not renew and not (beat.news and (beat.news.progress or beat.news.lines.texts)):
             return None
-        news = beat.news or News("", "", [])
+        news = beat.news or NO_NEWS
         return self._store.beat_call(
             run.job_id,
             run.attempt,
@@ -173,12 +174,13 @@ class Pulse:
         beat.renewed_at = now
         if beat.news is not None and beat.news.progress:
             beat.written_at = now
+            beat.run.progress.wrote(beat.news)
         if answer != "ok" and not beat.run.ending:
             beat.run.heard(str(answer))
 
     def _undo(self, beat: _Beat) -> None:
         if beat.news is not None:
-            beat.run.progress.give_back(beat.news)
+            beat.run.progress.give_back()
             beat.news = None
 
     def _hold_calls(self, now: float) -> list[Call]:

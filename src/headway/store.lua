@@ -14,6 +14,7 @@
 --   Changing (all of TOLD below): see each act. All times are ms of the store's clock.
 --   attempt  fence: a writer that brings another attempt, or another worker, changes nothing
 --   rev      rises with every change a watcher can see
+--   lines    how many lines this attempt has added to the log
 --   worker   the process that runs the job, or holds it while it is queued; '' = nobody
 --
 -- Announcements (SPUBLISH). Channel = key of the record: all of TOLD as a JSON object, rev with it.
@@ -35,11 +36,18 @@ local function ms(number) return string.format('%.0f', number) end
 
 local function log_key(record) return (string.gsub(record, ':job:', ':log:', 1)) end
 
--- Add the lines from the `first` argument on to the job's log.
-local function append_log(record, argv, first)
-  if #argv < first then return end
-  redis.call('RPUSH', log_key(record), unpack(argv, first))
+-- Add lines to the job's log: argv[at] is the number of the first one within this attempt, the
+-- lines follow it. Lines that were written before are left out, so that a repeated call, and two
+-- calls that overtake each other, write each line once.
+local function append_log(record, argv, at)
+  local lines = #argv - at
+  if lines < 1 then return end
+  local number = tonumber(argv[at])
+  local known = math.max(tonumber(redis.call('HGET', record, 'lines') or '0') - number, 0)
+  if known >= lines then return end
+  redis.call('RPUSH', log_key(record), unpack(argv, at + 1 + known))
   redis.call('LTRIM', log_key(record), -LOG_LINES, -1)
+  redis.call('HSET', record, 'lines', ms(number + lines))
 end
 
 local function announce(record)
@@ -126,14 +134,14 @@ if r[3] and tonumber(r[3]) > now then return { 'early' } end
 redis.call('HSET', record, 'state', 'running', 'worker', worker, 'updated', ms(now))
 redis.call('HSETNX', record, 'started', ms(now))
 redis.call('HINCRBY', record, 'attempt', 1)
-redis.call('HDEL', record, 'retry_at')
+redis.call('HDEL', record, 'retry_at', 'lines')
 lease(leases, id, now + ARGV[3])
 announce(record)
 return { 'claimed', redis.call('HGETALL', record) }
 
 ---- act beat
 -- KEYS  record, leases
--- ARGV  id, worker, attempt, lease_ms, progress or '', checkpoint or '', log line, …
+-- ARGV  id, worker, attempt, lease_ms, progress or '', checkpoint or '', number, log line, …
 -- Renews the lease; writes and announces what it brings. Returns 'ok', 'cancel' (asked to stop)
 -- or 'lost' (this attempt is no longer the one: nothing was written).
 local record, leases, id = KEYS[1], KEYS[2], ARGV[1]
@@ -158,7 +166,8 @@ return 'ok'
 
 ---- act finish
 -- KEYS  record, leases, ends
--- ARGV  id, worker, attempt, state, keep_ms, progress, result or '', error or '', log line, …
+-- ARGV  id, worker, attempt, state, keep_ms, progress, result or '', error or '',
+--       number, log line, …
 -- Returns 'ok' or 'lost'. Repeated with the same attempt and state: 'ok' again, nothing twice.
 local record, leases, ends, id = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
 if not owns(record, ARGV[2], ARGV[3]) then
@@ -180,7 +189,7 @@ return 'ok'
 ---- act release
 -- KEYS  record, leases, ends
 -- ARGV  id, worker, attempt, delay_ms, lease_ms, keep_ms, progress or '', error or '',
---       checkpoint or '', log line, …
+--       checkpoint or '', number, log line, …
 -- Gives a job back: running or held → queued. With a delay the same worker holds it and may claim
 -- it when the delay is over; without, whoever looks first. Asked to cancel meanwhile: cancelled.
 -- Returns 'ok', 'cancelled' or 'lost'.

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from redis.asyncio.client import PubSub
@@ -21,7 +21,7 @@ from headway._link import Call, Link, Script, ThreadLink
 from headway.errors import BadInput, JobNotFound, StoreError
 from headway.job import Failure, Job, State, is_id
 
-__all__ = ["Claim", "Keys", "Settled", "Store", "ThreadStore"]
+__all__ = ["Claim", "Keys", "Lines", "Settled", "Store", "ThreadStore"]
 
 OWNER_INDEX_DAYS: Final = 30  # an index that nobody touched for so long lists nothing that lives
 MUTABLE: Final = frozenset(
@@ -102,6 +102,16 @@ class Claim:
     checkpoint: str | None
 
 
+class Lines(NamedTuple):
+    """Lines of a job's log; *number* is how many came before them in this attempt."""
+
+    number: int
+    texts: Sequence[str]
+
+
+NO_LINES: Final = Lines(0, ())
+
+
 @dataclass(frozen=True, slots=True)
 class Settled:
     """How a run ended, as it is written to the record."""
@@ -110,7 +120,7 @@ class Settled:
     progress: str
     result: str = ""
     error: Failure | None = None
-    lines: Sequence[str] = ()
+    lines: Lines = NO_LINES
 
 
 class _Acts:
@@ -137,11 +147,11 @@ class _Acts:
         *,
         progress: str = "",
         checkpoint: str = "",
-        lines: Sequence[str] = (),
+        lines: Lines = NO_LINES,
     ) -> Call:
         return self._act(
             "beat", self._two(job_id), job_id, self.worker, attempt, _ms(lease_s),
-            progress, checkpoint, *lines,
+            progress, checkpoint, *_numbered(lines),
         )  # fmt: skip
 
     def hold_calls(self, job_ids: Iterable[str], lease_s: float) -> list[Call]:
@@ -244,7 +254,7 @@ class Store(_Acts):
         act = self._act(
             "finish", self._three(job.id), job.id, self.worker, job.attempt, settled.state,
             self._keep_ms, settled.progress, settled.result, _error(settled.error),
-            *settled.lines,
+            *_numbered(settled.lines),
         )  # fmt: skip
         answers = await self._link.call_all([act, *self._index(job.owner, job.id)])
         return bool(answers[0] == "ok")
@@ -259,12 +269,13 @@ class Store(_Acts):
         progress: str = "",
         error: Failure | None = None,
         checkpoint: str = "",
-        lines: Sequence[str] = (),
+        lines: Lines = NO_LINES,
     ) -> str:
         """Give the job back to the queue: 'ok', 'cancelled' (it was asked to stop) or 'lost'."""
         act = self._act(
             "release", self._three(job_id), job_id, self.worker, attempt, _ms(delay_s),
-            _ms(lease_s), self._keep_ms, progress, _error(error), checkpoint, *lines,
+            _ms(lease_s), self._keep_ms, progress, _error(error), checkpoint,
+            *_numbered(lines),
         )  # fmt: skip
         return str(await self._link.call(act))
 
@@ -368,6 +379,10 @@ _FIXED: Final = ("task", "title", "owner", "args", "options", "on_lost", "max_at
 def _order() -> int:
     # Orders one owner's list; a clock that is wrong by seconds only misplaces a row.
     return int(time.time() * 1000)
+
+
+def _numbered(lines: Lines) -> tuple[str | int, ...]:
+    return (lines.number, *lines.texts) if lines.texts else ()
 
 
 def _ms(seconds: float) -> int:

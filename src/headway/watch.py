@@ -197,7 +197,7 @@ class Hub:
 
     async def _serve(self) -> None:
         failures = 0
-        while not self._closing:
+        while True:
             try:
                 async with self._store.pubsub() as pubsub:
                     await self._subscribe_all(pubsub)

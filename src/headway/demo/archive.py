@@ -16,7 +16,7 @@ __all__ = ["pack_folder"]
 
 SMALLEST_BYTES: Final = 2_000
 BIGGEST_BYTES: Final = 420_000
-LEVEL: Final = 6
+LEVEL: Final = 9
 _KINDS: Final = (("notes", "txt"), ("scans", "raw"), ("logs", "log"))
 _WORDS: Final = (
     *("harbour", "lantern", "ledger", "meadow", "copper", "signal", "winter", "orchard"),

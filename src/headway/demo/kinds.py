@@ -25,11 +25,11 @@ class Sizes:
 
     rows: int = 100_000
     files: int = 300
-    width: int = 864
-    height: int = 540
-    pairs: int = 5_000
-    broken_rows: int = 50_000
-    megabytes: int = 96
+    width: int = 720
+    height: int = 450
+    pairs: int = 1_200
+    broken_rows: int = 60_000
+    megabytes: int = 64
 
 
 FULL: Final = Sizes()

@@ -20,7 +20,7 @@ from headway.demo.shelf import Facts, Folder, Outcome
 __all__ = ["import_broken", "import_orders"]
 
 FIELDS: Final = ("order_id", "ordered_on", "customer", "product", "amount")
-BATCH_ROWS: Final = 200  # each batch is a transaction, safe on disk before the next begins
+BATCH_ROWS: Final = 100  # each batch is a transaction, safe on disk before the next begins
 BROKEN_AT: Final = 0.6
 FIRST_DAY: Final = date(2021, 1, 1)
 DAYS: Final = 1_460

@@ -20,17 +20,18 @@ from headway.demo.shelf import Facts, Folder, Outcome
 __all__ = ["send_file"]
 
 MB: Final = 1_000_000
-LEVEL: Final = 5
+LEVEL: Final = 7
 GZIP: Final = 31  # zlib's number for a gzip stream with the largest window
+_WORDS: Final = ("lantern", "meadow", "copper", "signal", "orchard", "compass", "beacon", "tide")
 
 
 async def send_file(progress: Progress, folder: Folder, megabytes: int) -> Outcome:
     """Write a file of *megabytes* MB, send it to a local server, and compare the digests."""
     source, target = folder / "backup.bin", folder / "backup.bin.gz"
-    with progress.stage("Write the file", weight=1):
+    with progress.stage("Write the file", weight=2):
         async for number in progress.track(range(megabytes), unit="megabyte"):
             await asyncio.to_thread(_write_block, source, number)
-    with progress.stage("Send it", weight=5, total=megabytes):
+    with progress.stage("Send it", weight=3, total=megabytes):
         progress.set(done=0, unit="megabyte")
         sent, received = await _through_a_socket(progress, source, target)
     if sent != received:
@@ -43,9 +44,10 @@ async def send_file(progress: Progress, folder: Folder, megabytes: int) -> Outco
 
 def _write_block(path: Path, number: int) -> None:
     random = Random(number)  # noqa: S311  # the same file every time
-    noise = random.randbytes(MB // 4)
+    lines = (f"{at:06} {random.choice(_WORDS)}\n" for at in range(MB // 12))
+    block = "".join(lines).encode()
     with path.open("ab") as file:
-        file.write((noise + noise[:5_000] * 150)[:MB])
+        file.write(block.ljust(MB, b"\n")[:MB])
 
 
 async def _through_a_socket(progress: Progress, source: Path, target: Path) -> tuple[str, str]:
