@@ -1,4 +1,4 @@
-"""The numbers of a bar, with the clock in our hand: true, monotone, and rather none than a guess."""
+"""The numbers of a bar, with a clock in our hand: true, monotone, and rather none than a guess."""
 
 from __future__ import annotations
 
@@ -378,7 +378,7 @@ def test_closed_loops_keep_their_totals_when_they_are_folded() -> None:
     before = stage.counts()
     stage.fold()
 
-    assert before == stage.counts() == (11, 16)
+    assert (before, stage.counts()) == ((11, 16), (11, 16))
     assert len(stage.loops) == 1
 
 

@@ -16,10 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headway import BadInput, Progress
-from headway.errors import HeadwayError, JobCancelled, TooLarge
+from headway import Progress
+from headway.errors import BadInput, HeadwayError, JobCancelled, TooLarge
 from headway.job import Reading
 from headway.progress import LINES_WAITING, MOST, News, current_progress
+from headway.store import NO_LINES
 
 ITEMS = list(range(7))
 
@@ -135,7 +136,7 @@ def test_track_raising(kind: str, after: int) -> None:
     """A body that raises has not done its item, and the error passes."""
     progress = Progress()
 
-    with pytest.raises(LookupError):
+    with pytest.raises(LookupError):  # noqa: PT012
         for item in progress.track(SYNC[kind](ITEMS)):
             if item == after:
                 raise LookupError
@@ -184,7 +185,7 @@ async def test_track_async_raising(after: int) -> None:
     """An async body that raises has not done its item."""
     progress = Progress()
 
-    with pytest.raises(LookupError):
+    with pytest.raises(LookupError):  # noqa: PT012
         async for item in progress.track(streamed(ITEMS)):
             if item == after:
                 raise LookupError
@@ -222,7 +223,7 @@ def test_track_in_track() -> None:
 
     for _ in progress.track(range(2)):
         for _ in progress.track([1, 2, 3, 4]):
-            ratios.append(read(progress).ratio)
+            ratios += [read(progress).ratio]
 
     assert ratios == [0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875]
     assert counts(progress) == (2, 2)
@@ -277,8 +278,7 @@ def test_list_that_grows_while_it_is_walked() -> None:
     todo = [5]
 
     for n in progress.track(todo):
-        if n:
-            todo.append(n - 1)
+        todo += [n - 1] if n else []
 
     assert counts(progress) == (6, 6)
 
@@ -357,13 +357,12 @@ def attempt(progress: Progress, kind: str, items: list[int], *, crash_at: int) -
 @given(st.lists(st.integers(min_value=0, max_value=12), max_size=4))
 def test_resumed_loop_does_each_item_once(kind: str, crashes: list[int]) -> None:
     """However often and wherever a job is lost, each item is done once, and in order."""
-    items, checkpoint = list(range(10)), None
+    items, progress = list(range(10)), Progress()
     done: list[int] = []
 
     for crash_at in [*crashes, -1]:
-        progress = Progress(checkpoint=checkpoint)
+        progress = Progress(checkpoint=progress.last_checkpoint())
         done += attempt(progress, kind, items, crash_at=crash_at)
-        checkpoint = progress.last_checkpoint()
 
     assert done == items
     assert counts(progress) == (10, 10)
@@ -375,9 +374,7 @@ def test_resumed_loop_begins_where_the_bar_was() -> None:
     attempt(first, "list", ITEMS, crash_at=3)
 
     second = Progress(attempt=2, checkpoint=first.last_checkpoint())
-    for item in second.track(ITEMS, resume=True):
-        reading = read(second)
-        break
+    item, reading = next((i, read(second)) for i in second.track(ITEMS, resume=True))
 
     assert item == 3
     assert (reading.done, reading.total) == (3, 7)
@@ -517,7 +514,7 @@ NO_NUMBERS = [
     b"3",
     [],
     1j,
-]  # noqa: E501
+]
 
 
 @pytest.mark.parametrize("bad", [*NO_NUMBERS, None], ids=lambda v: repr(v)[:12])
@@ -594,7 +591,7 @@ def test_stage_left_by_an_error_is_not_done() -> None:
     """An error passes through a stage, and the stage is not shown as done."""
     progress = Progress()
 
-    with pytest.raises(LookupError), progress.stage("s", total=4):
+    with pytest.raises(LookupError), progress.stage("s", total=4):  # noqa: PT012
         progress.advance()
         raise LookupError
     progress.advance(3)
@@ -642,15 +639,14 @@ def test_note_is_made_fit(text: Any, shown: str) -> None:
 
 
 def test_log_keeps_the_newest_lines() -> None:
-    """What is logged faster than it is written loses its oldest lines."""
+    """What is logged faster than it is written loses its oldest lines, and counts them."""
     progress = Progress()
 
     for n in range(LINES_WAITING + 10):
         progress.log(f"line {n}\n")
 
-    lines = progress.take().lines
-    assert (lines[0], lines[-1], len(lines)) == ("line 10", "line 509", LINES_WAITING)
-    assert progress.take().lines == []
+    number, texts = progress.take().lines
+    assert (number, texts[0], texts[-1], len(texts)) == (10, "line 10", "line 509", LINES_WAITING)
 
 
 def test_names_are_made_fit() -> None:
@@ -678,7 +674,8 @@ class Written:
     def write(self, news: News) -> None:
         self.progress = news.progress or self.progress
         self.checkpoint = news.checkpoint or self.checkpoint
-        self.lines += news.lines
+        if news.lines.texts:
+            self.lines += news.lines.texts[len(self.lines) - news.lines.number :]
 
 
 REPORTS: dict[str, Callable[[Progress, int], object]] = {
@@ -691,9 +688,10 @@ REPORTS: dict[str, Callable[[Progress, int], object]] = {
 }
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from([*REPORTS, "written", "lost", "pause"]), st.integers(0, 99)))
-)
+FATES = ["written", "lost", "unanswered", "pause"]
+
+
+@given(st.lists(st.tuples(st.sampled_from([*REPORTS, *FATES]), st.integers(0, 99))))
 def test_last_word_is_never_lost(steps: list[tuple[str, int]]) -> None:
     """Whatever is reported, taken and given back: in the end the record holds the final state."""
     clock, record = Clock(), Written()
@@ -703,12 +701,13 @@ def test_last_word_is_never_lost(steps: list[tuple[str, int]]) -> None:
     for step, n in [*steps, ("written", 0)]:
         if step == "pause":
             clock.now += n / 10
-        elif step == "written":
-            record.write(progress.take())
-        elif step == "lost":
-            progress.give_back(progress.take())
-        else:
+        elif step in REPORTS:
             REPORTS[step](progress, n)
+        else:
+            news = progress.take()
+            if step != "lost":
+                record.write(news)
+            progress.wrote(news) if step == "written" else progress.give_back()
 
     last, told = read(progress), msgspec.json.decode(record.progress, type=Reading)
     assert (told.done, told.total, told.ratio, told.note) == (
@@ -724,25 +723,24 @@ def test_take_is_empty_when_nothing_is_new() -> None:
     progress.advance()
 
     first, second = progress.take(), progress.take()
-    progress.give_back(first)
+    progress.give_back()
 
-    assert second == News("", "", [])
+    assert second == News("", "", NO_LINES)
     assert progress.take().progress == first.progress
 
 
-def test_given_back_lines_go_before_newer_ones() -> None:
-    """Lines keep their order; if there are too many, the newest are kept."""
+def test_lines_that_are_not_known_to_be_written_go_again() -> None:
+    """Lines keep their order and their numbers until the store has them."""
     progress = Progress()
-    for n in range(LINES_WAITING):
-        progress.log(f"old {n}")
-    news = progress.take()
-    for n in range(LINES_WAITING - 1):
-        progress.log(f"new {n}")
+    progress.log("a")
+    taken = progress.take()
+    progress.log("b")
 
-    progress.give_back(news)
+    again = progress.take()
+    progress.wrote(taken)
 
-    lines = progress.take().lines
-    assert (lines[0], lines[1], lines[-1]) == ("old 499", "new 0", "new 498")
+    assert (taken.lines, again.lines) == ((0, ("a",)), (0, ("a", "b")))
+    assert progress.last_lines() == (1, ("b",))
 
 
 def test_wakes_once_after_a_quiet_time() -> None:
@@ -793,7 +791,7 @@ def test_stopped_thread_raises_at_the_next_item(kind: str) -> None:
     """A loop that only goes on is stopped too; the item in hand is done."""
     progress = Progress()
 
-    with pytest.raises(JobCancelled):
+    with pytest.raises(JobCancelled):  # noqa: PT012
         for item in progress.track(UNSIZED[kind](ITEMS)):
             if item == 2:
                 progress.stop("cancel", raises=True)
@@ -809,5 +807,5 @@ def test_job_cancelled_passes_except_exception() -> None:
 
 def test_current_progress_outside_of_a_job() -> None:
     """Outside of a job the answer is an error that says where it works."""
-    with pytest.raises(HeadwayError, match="outside of a job. Call it from a task"):
+    with pytest.raises(HeadwayError, match=r"outside of a job\. Call it from a task"):
         current_progress()

@@ -26,6 +26,11 @@ SERVERS = {
     "granian": GRANIAN,
     "quart": ("quart", "run", "--port", "{port}"),
 }
+WORKERS = {
+    "hypercorn-3": (*HYPERCORN, "-w", "3"),
+    "uvicorn-3": (*UVICORN, "--workers", "3"),
+    "granian-3": (*GRANIAN, "--workers", "3"),
+}
 STOP_S = 2.0
 
 
@@ -50,7 +55,7 @@ def streams(app: App) -> int:
 @pytest.mark.parametrize("server", SERVERS)
 def test_server_stops_with_an_open_tab(apps: Apps, server: str, number: signal.Signals) -> None:
     """With an open stream, an idle connection and a running job, it ends at once and in order."""
-    app = apps.serve(*SERVERS[server])
+    app = apps.serve(*SERVERS[server], DRAIN_S=0.5)
     job_id = app.start("once")
     with (
         closing(http.client.HTTPConnection("127.0.0.1", app.port)) as idle,
@@ -71,6 +76,22 @@ def test_server_stops_with_an_open_tab(apps: Apps, server: str, number: signal.S
     assert not alive(apps.store_pid)
 
 
+@pytest.mark.parametrize("server", [*WORKERS, "quart"])
+def test_every_worker_drains(apps: Apps, server: str) -> None:
+    """A server with several processes lets each of them end its jobs honestly."""
+    app = apps.serve(*{**SERVERS, **WORKERS}[server])
+    ids = [app.start("once", str(number)) for number in range(8)]
+    for job_id in ids:
+        app.reaches(job_id, "running")
+
+    app.send(signal.SIGTERM)
+    app.process.wait(2 * STOP_S)
+    after = apps.serve()
+
+    errors = {(job := after.job(job_id))["state"]: job["error"]["code"] for job_id in ids}
+    assert errors == {"failed": "interrupted"}
+
+
 def test_server_stops_after_its_last_request(apps: Apps) -> None:
     """A server that ends itself after so many requests is not kept alive by an open stream."""
     app = apps.serve(*UVICORN, "--limit-max-requests", "20")
@@ -78,7 +99,7 @@ def test_server_stops_after_its_last_request(apps: Apps) -> None:
         lines = stream.iter_lines()
         next(line for line in lines if line == "event: job")
 
-        while not app.http.is_closed and "Maximum request limit" not in app.log:
+        for _ in range(20):
             app.http.get("/streams")
 
         assert events_of(lines)[-1] == "bye"

@@ -34,7 +34,7 @@ from headway.runner import Runner, Why
 from headway.server import Server
 from headway.settings import CONCURRENCY, DRAIN_S, KEEP_S, LEASE_S, Ask, Settings
 from headway.store import Keys, Store, ThreadStore
-from headway.task import OnLost, Start, Task, Tasks, make_task
+from headway.task import OnLost, Run, Start, Task, Tasks, make_task
 from headway.tokens import COOKIE, read_visitor
 from headway.watch import Hub
 from headway.watchdog import Watchdog
@@ -108,6 +108,7 @@ class _Runtime:
         await self.engine.aclose(self._drain_s)
         self.runner.stop_all(Why.DRAIN)
         await self.engine.aclose(STOP_S)
+        self.runner.kill_all()
         self.runner.gave_up.set()
         await self.engine.aclose(STOP_S)
         if left := self.runner.running:
@@ -210,6 +211,7 @@ class Headway:
         on_lost: OnLost = "fail",
         max_attempts: int | None = None,
         stall_s: float | None = None,
+        run: Run | None = None,
     ) -> _Register: ...
     def task(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         """Register a function as a task: `@headway.task`, or with options in parentheses.
@@ -226,6 +228,8 @@ class Headway:
                 safely be done twice.
             max_attempts: all attempts together, lost ones too; 3 with on_lost="retry".
             stall_s: seconds without a report after which it is shown as stalled.
+            run: "process" for CPU work: in a child process of its own, that can be killed. The
+                function must stand at the top of a module.
 
         Raises:
             TaskError: a task of this name is registered already.

@@ -113,11 +113,11 @@ def _uvicorn_probe(handler: Handler) -> Callable[[], bool] | None:
     # uvicorn's handler is a method of its Server. At max-requests it closes its listeners, and
     # nothing else tells of it.
     server = getattr(handler, "__self__", None)
-    if not hasattr(server, "should_exit") or not hasattr(server, "servers"):
+    if not hasattr(server, "should_exit"):
         return None
 
     def stopping() -> bool:
-        listeners = getattr(server, "servers", [])
+        listeners = getattr(server, "servers", [])  # it gets them after the app has started
         closed = bool(listeners) and not any(one.is_serving() for one in listeners)
         return bool(getattr(server, "should_exit", False)) or closed
 

@@ -68,11 +68,6 @@ class BadInput(HeadwayError, ValueError):
 class TooLarge(BadInput):
     """A value over its size limit, in bytes of JSON unless the message says otherwise."""
 
-    def __init__(self, what: str, size: int, limit: int, cure: str) -> None:
-        super().__init__(f"{what}: {size} bytes, the limit is {limit}. {cure}")
-        self.size = size
-        self.limit = limit
-
 
 class StoreError(HeadwayError):
     """The store answered with an error; its own words are in the message."""

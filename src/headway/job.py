@@ -253,5 +253,5 @@ def to_json(value: object, *, what: str, limit: int, cure: str) -> str:
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise BadInput(f"{what} cannot be written as JSON: {error}. {cure}") from error
     if len(text) > limit:
-        raise TooLarge(what, len(text), limit, cure)
+        raise TooLarge(f"{what}: {len(text)} bytes, the limit is {limit}. {cure}")
     return text.decode()

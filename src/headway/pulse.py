@@ -15,10 +15,10 @@ from typing import Final, Protocol
 
 from headway._link import Call
 from headway.errors import HeadwayError, StoreError
-from headway.progress import News, Progress
-from headway.store import NO_LINES, ThreadStore
+from headway.progress import News
+from headway.store import NO_LINES, Lines, ThreadStore
 
-__all__ = ["Beating", "Pulse"]
+__all__ = ["Beating", "Pulse", "Source"]
 
 FLUSH_S: Final = 0.1  # at most ten writes a second and job
 BEATS_A_LEASE: Final = 3.3  # so that two beats in a row may be lost
@@ -29,12 +29,23 @@ NO_NEWS: Final = News("", "", NO_LINES)
 logger = logging.getLogger("headway.pulse")
 
 
+class Source(Protocol):
+    """Where the beat thread and the runner get from what is to be written: see `Progress`."""
+
+    def take(self) -> News: ...
+    def wrote(self, news: News) -> None: ...
+    def give_back(self) -> None: ...
+    def final(self, *, succeeded: bool) -> str: ...
+    def last_checkpoint(self) -> str: ...
+    def last_lines(self) -> Lines: ...
+
+
 class Beating(Protocol):
     """A run whose heart this thread is."""
 
     job_id: str
     attempt: int
-    progress: Progress
+    source: Source
     ending: bool
 
     def heard(self, answer: str) -> None:
@@ -153,7 +164,7 @@ class Pulse:
         run = beat.run
         renew = now - beat.renewed_at >= self._beat_s
         write = now - beat.written_at >= FLUSH_S * 0.9 and not run.ending
-        beat.news = run.progress.take() if write else None
+        beat.news = run.source.take() if write else None
         if not renew and not (beat.news and (beat.news.progress or beat.news.lines.texts)):
             return None
         news = beat.news or NO_NEWS
@@ -174,13 +185,13 @@ class Pulse:
         beat.renewed_at = now
         if beat.news is not None and beat.news.progress:
             beat.written_at = now
-            beat.run.progress.wrote(beat.news)
+            beat.run.source.wrote(beat.news)
         if answer != "ok" and not beat.run.ending:
             beat.run.heard(str(answer))
 
     def _undo(self, beat: _Beat) -> None:
         if beat.news is not None:
-            beat.run.progress.give_back()
+            beat.run.source.give_back()
             beat.news = None
 
     def _hold_calls(self, now: float) -> list[Call]:

@@ -7,29 +7,27 @@ An engine's message is only a wake-up: whether the job is to be run, and by whom
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import random
-import threading
-from collections.abc import Awaitable, Callable, Coroutine
-from contextvars import copy_context
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
 import msgspec
 
 from headway.errors import BadInput, JobCancelled, JobError, StoreError, TaskError, TooLarge
-from headway.job import NOTE_CHARS, RESULT_BYTES, Failure, Job, State, plain, to_json
-from headway.progress import Progress, _current
+from headway.job import NOTE_CHARS, Failure, Job, State, plain
+from headway.process import ProcessDied, ProcessWork
+from headway.progress import Progress
 from headway.pulse import Pulse
 from headway.store import Claim, Settled, Store
 from headway.task import Options, Task, Tasks
+from headway.work import CoroutineWork, ThreadWork, Work
 
 __all__ = ["Engine", "Run", "Runner", "Why"]
 
 RETRY_FIRST_S: Final = 2.0
 RETRY_MAX_S: Final = 300.0
-INTERRUPT_S: Final = 0.3  # what a thread gets to notice by itself that it was asked to stop
 SETTLE_AGAIN_S: Final = (0.1, 0.3, 1.0, 2.0)  # between tries to write an end; the last repeats
 
 LOST: Final = Failure(
@@ -84,24 +82,34 @@ class Run:
     """A claimed job while its code runs."""
 
     def __init__(self, claim: Claim, task: Task[..., Any], wake: Callable[[], object]) -> None:
-        options = msgspec.json.decode(claim.options or "{}", type=Options)
         self.job = claim.job
         self.job_id = claim.job.id
         self.attempt = claim.job.attempt
-        self.options = options
+        self.options = msgspec.json.decode(claim.options or "{}", type=Options)
         self.task = task
-        self.progress = Progress(
-            attempt=self.attempt,
-            checkpoint=claim.checkpoint,
-            stall_s=options.stall_s,
-            wake=wake,
-        )
+        self.work = self._work_of(claim, wake)
+        self.source = self.work.source
         self.ending = False
         self.why: Why | None = None
-        self._args = claim.args
+        self._begun = False
         self._loop = asyncio.get_running_loop()
-        self._coroutine: asyncio.Task[Any] | None = None
-        self._thread: _Thread | None = None
+
+    @property
+    def lost(self) -> bool:
+        """True once another worker may have the job: nothing of this run counts any more."""
+        return self.why is Why.LOST
+
+    def _work_of(self, claim: Claim, wake: Callable[[], object]) -> Work:
+        about: dict[str, Any] = {
+            "attempt": self.attempt,
+            "checkpoint": claim.checkpoint,
+            "stall_s": self.options.stall_s,
+            "wake": wake,
+        }
+        if self.options.run == "process":
+            return ProcessWork(self.task, claim.args, **about)
+        kind = CoroutineWork if self.task.asynchronous else ThreadWork
+        return kind(self.task, claim.args, Progress(**about))
 
     def heard(self, answer: str) -> None:
         """The store's word, from the beat thread: 'cancel' or 'lost'."""
@@ -110,55 +118,36 @@ class Run:
 
     def stop(self, why: Why) -> None:
         """Make the code stop. The first reason counts, but for a lost lease: that one always."""
-        if self.why is Why.LOST or (self.why is not None and why is not Why.LOST):
+        if self.why is not None:
+            self.why = Why.LOST if why is Why.LOST else self.why
             return
         self.why = why
-        self.progress.stop(why, raises=self._thread is not None)
-        if self._coroutine is not None:
-            self._coroutine.cancel(why)
-        elif self._thread is not None:
-            self._loop.call_later(INTERRUPT_S, self._thread.interrupt)
+        if self._begun:
+            self.work.stop(why)
+
+    def kill(self) -> None:
+        """End the code now, if it is of a kind that can be ended."""
+        if isinstance(self.work, ProcessWork):
+            self.work.kill()
 
     async def execute(self) -> Settled | _Again | None:
         """Run the code to its end and say what is to be written; None if nothing is."""
+        if self.why is not None:
+            return self._failed(JobCancelled(self.why))
         timer = None
         if self.options.timeout_s is not None:
             timer = self._loop.call_later(self.options.timeout_s, self.stop, Why.TIMEOUT)
+        self._begun = True
         try:
-            args, kwargs = self.task.decode(self._args)
-            value = await self._call(args, kwargs)
-            result = to_json(
-                value,
-                what=f"result of {self.task.name}",
-                limit=RESULT_BYTES,
-                cure="Store the data elsewhere (a file, a table) and return where it is.",
-            )
+            result = await self.work.result()
         except BaseException as error:
             return self._failed(error)
         finally:
             if timer is not None:
                 timer.cancel()
-        if self.why is Why.LOST:
+        if self.lost:
             return None
         return self._settled(State.SUCCEEDED, result="" if result == "null" else result)
-
-    async def _call(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        first = [self.progress] if self.task.takes_progress else []
-        context = copy_context()
-        context.run(_current.set, self.progress)
-        if self.task.asynchronous:
-            coroutine = _contained(self.task.function(*first, *args, **kwargs))
-            self._coroutine = self._loop.create_task(
-                coroutine, name=f"headway-{self.task.name}", context=context
-            )
-            await asyncio.wait({self._coroutine})
-            return self._coroutine.result()
-
-        def work() -> Any:
-            return context.run(self.task.function, *first, *args, **kwargs)
-
-        self._thread = _Thread(work, self._loop, name=f"headway-{self.task.name}")
-        return await self._thread.result()
 
     def _failed(self, error: BaseException) -> Settled | _Again | None:
         match self.why:
@@ -181,16 +170,21 @@ class Run:
     def _settled(self, state: State, error: Failure | None = None, *, result: str = "") -> Settled:
         return Settled(
             state,
-            self.progress.final(succeeded=state is State.SUCCEEDED),
+            self.source.final(succeeded=state is State.SUCCEEDED),
             result=result,
             error=error,
-            lines=self.progress.last_lines(),
+            lines=self.source.last_lines(),
         )
 
 
 def _failure_of(error: BaseException, job: Job) -> Failure:
     if isinstance(error, JobError):
         return Failure(plain(error.code, 60), plain(error, NOTE_CHARS))
+    if isinstance(error, ProcessDied):
+        logger.error("job %s (%s): %s", job.id, job.task, error)
+        return Failure(
+            "process_died", "The process that ran this ended without a word", f"It {error.how}."
+        )
     if isinstance(error, TooLarge):
         logger.error("job %s (%s): %s", job.id, job.task, error)
         return Failure("result_too_large", "The result was too large to keep")
@@ -205,83 +199,6 @@ def _backoff(attempt: int) -> float:
     """Seconds before the next attempt: doubling, with jitter so that a crowd spreads out."""
     longest = min(RETRY_FIRST_S * 2 ** (attempt - 1), RETRY_MAX_S)
     return random.uniform(longest / 2, longest)  # noqa: S311 (no secret hangs on it)
-
-
-class _Thread:
-    """A thread of its own for one run: it can be interrupted, and its end is awaited."""
-
-    def __init__(
-        self, work: Callable[[], Any], loop: asyncio.AbstractEventLoop, *, name: str
-    ) -> None:
-        self._work = work
-        self._loop = loop
-        self._done: asyncio.Future[Any] = loop.create_future()
-        self._lock = threading.Lock()
-        self._over = False
-        # A daemon: code that will not stop must not keep the process from ending.
-        self._thread = threading.Thread(target=self._main, name=name, daemon=True)
-
-    async def result(self) -> Any:
-        self._thread.start()
-        return await self._done
-
-    def interrupt(self) -> None:
-        """Raise `JobCancelled` in the thread, at its next step of Python.
-
-        A call into C that blocks is not interrupted; the exception comes when it returns.
-        Source: CPython C API, `PyThreadState_SetAsyncExc`.
-        """
-        with self._lock:
-            if self._over or self._thread.ident is None:
-                return
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                ctypes.c_ulong(self._thread.ident), ctypes.py_object(JobCancelled)
-            )
-
-    def _main(self) -> None:
-        value: Any = None
-        error: BaseException | None = None
-        try:
-            try:
-                value = self._work()
-            except BaseException as caught:  # its owner is the loop: everything goes there
-                error = caught
-            self._close()
-        except JobCancelled as late:  # an interruption that came when the work was just over
-            error = error or late
-            self._close()
-        try:
-            self._loop.call_soon_threadsafe(self._tell, value, error)
-        except RuntimeError:
-            logger.warning("%s ended after its loop was closed", self._thread.name)
-
-    def _close(self) -> None:
-        with self._lock:
-            self._over = True
-
-    def _tell(self, value: Any, error: BaseException | None) -> None:
-        if self._done.done():
-            return
-        if error is None:
-            self._done.set_result(value)
-        else:
-            self._done.set_exception(_carried(error))
-
-
-def _carried(error: BaseException) -> BaseException:
-    """What of an error may travel through the loop: the others would end it, or a coroutine."""
-    if isinstance(error, asyncio.CancelledError):
-        return error
-    if isinstance(error, Exception) and not isinstance(error, StopIteration):
-        return error
-    return RuntimeError(f"the task raised {error!r}")
-
-
-async def _contained(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    try:
-        return await coroutine
-    except SystemExit as error:  # `sys.exit()` in a task ends the task, and not the server
-        raise _carried(error) from error
 
 
 class Runner:
@@ -314,6 +231,11 @@ class Runner:
         for run in list(self._runs.values()):
             run.stop(why)
 
+    def kill_all(self) -> None:
+        """End the code of every run that can be ended without its consent."""
+        for run in list(self._runs.values()):
+            run.kill()
+
     async def run(self, job_id: str) -> float | None:
         """Run the job if it is to be run and if it is ours to run.
 
@@ -339,7 +261,7 @@ class Runner:
         self._pulse.add(run)
         try:
             if claim.job.cancel_requested:
-                run.why = Why.CANCEL
+                run.stop(Why.CANCEL)
             outcome = await run.execute()
             run.ending = True
             return await self._settle(run, outcome)
@@ -372,10 +294,10 @@ class Runner:
             run.attempt,
             delay_s=outcome.delay_s,
             lease_s=self._lease_s,
-            progress=run.progress.final(succeeded=False),
+            progress=run.source.final(succeeded=False),
             error=outcome.error,
-            checkpoint=run.progress.last_checkpoint(),
-            lines=run.progress.last_lines(),
+            checkpoint=run.source.last_checkpoint(),
+            lines=run.source.last_lines(),
         )
         return outcome.delay_s if answer == "ok" and outcome.delay_s else None
 

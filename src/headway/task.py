@@ -17,11 +17,12 @@ from headway.errors import BadInput, TaskError
 from headway.job import ARGS_BYTES, NAME_CHARS, Job, plain, to_json
 from headway.progress import Progress
 
-__all__ = ["OnLost", "Options", "Start", "Task", "Tasks"]
+__all__ = ["OnLost", "Options", "Run", "Start", "Task", "Tasks", "make_task", "place_of"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 OnLost = Literal["fail", "retry"]
+Run = Literal["process"]
 LOST_ATTEMPTS: Final = 3  # a job that kills its worker must not do so for ever
 KEY_CHARS: Final = 200
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,100}\Z")
@@ -33,6 +34,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     timeout_s: float | None = None
     retries: int = 0
     stall_s: float | None = None
+    run: Run | None = None
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
@@ -279,6 +281,7 @@ def make_task(
     on_lost: OnLost = "fail",
     max_attempts: int | None = None,
     stall_s: float | None = None,
+    run: Run | None = None,
 ) -> Task[..., R]:
     """Make a task of a function, after checking every option.
 
@@ -294,6 +297,10 @@ def make_task(
             "(pass name= to @headway.task)"
         )
     _check_options(timeout_s=timeout_s, retries=retries, stall_s=stall_s, on_lost=on_lost)
+    if run not in {None, "process"}:
+        raise BadInput(f"run {run!r}: give 'process', or leave it out")
+    if run == "process":
+        place_of(function, name)
     least = retries + 1
     if max_attempts is None:
         max_attempts = max(least, LOST_ATTEMPTS) if on_lost == "retry" else least
@@ -304,10 +311,25 @@ def make_task(
         begin,
         name=name,
         title=plain(title or _title_of(name), NAME_CHARS),
-        options=Options(timeout_s=timeout_s, retries=retries, stall_s=stall_s),
+        options=Options(timeout_s=timeout_s, retries=retries, stall_s=stall_s, run=run),
         on_lost=on_lost,
         max_attempts=max_attempts,
     )
+
+
+def place_of(function: Callable[..., Any], task: str) -> tuple[str, str]:
+    """Where a child process finds the function: module and name.
+
+    Raises:
+        BadInput: it is not at the top of a module.
+    """
+    module, name = function.__module__, function.__qualname__
+    if "<locals>" in name:
+        raise BadInput(
+            f"task {task!r} cannot run in a process: a child can only import what stands at the "
+            f"top of a module, and {name} does not. Move it there."
+        )
+    return module, name
 
 
 def _title_of(name: str) -> str:

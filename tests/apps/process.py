@@ -92,7 +92,10 @@ class App:
 
     def start(self, task: str, name: str = "one", **options: float | str) -> str:
         """Start a job; returns its id, once it is acknowledged."""
-        answer = self.http.post(f"/start/{task}", params={"name": name, **options})
+        # A connection of its own, so that another worker of the server may take it.
+        answer = self.http.post(
+            f"/start/{task}", params={"name": name, **options}, headers={"Connection": "close"}
+        )
         assert answer.status_code == 202, answer.text
         return str(answer.json()["id"])
 

@@ -29,7 +29,7 @@ class Sizes:
     height: int = 450
     pairs: int = 1_200
     broken_rows: int = 60_000
-    megabytes: int = 64
+    megabytes: int = 80
 
 
 FULL: Final = Sizes()
@@ -68,7 +68,7 @@ def _rows(headway: Headway, shelf: Shelf, sizes: Sizes) -> Kind:
         name="rows",
         title=title,
         text="Writes a CSV file of orders, checks every row and imports it into SQLite.",
-        tags=("thread", "counts rows"),
+        tags=("thread", "rows"),
         start=lambda ticket: import_orders.using(key=KEY, title=title).start(ticket, sizes.rows),
     )
 
@@ -133,7 +133,7 @@ def _transfer(headway: Headway, shelf: Shelf, sizes: Sizes) -> Kind:
         name="transfer",
         title=title,
         text="Streams a file over a TCP connection to a server that packs and checks it.",
-        tags=("async def", "counts bytes"),
+        tags=("async def", "megabytes"),
         start=lambda ticket: send_file.using(key=KEY, title=title).start(ticket, sizes.megabytes),
     )
 

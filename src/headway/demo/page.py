@@ -42,6 +42,7 @@ def build(*, sizes: Sizes = FULL, **options: Any) -> Quart:
     """Make the app. See `headway.demo.make_app`."""
     app = Quart("headway.demo")
     shelf = Shelf()
+    app.extensions["headway_demo"] = shelf
     app.while_serving(_while_open(shelf))  # before Headway, so that it closes after it
     options.setdefault("state_dir", Path.cwd() / STATE_DIR)
     _Routes(Headway(app, **options), shelf, sizes).add_to(app)
@@ -72,7 +73,10 @@ class _Routes:
         app.after_request(_guarded)
 
     async def index(self) -> str:
-        entries = [(job, self._outcome(job)) for job in await self._mine(JOBS_SHOWN)]
+        # Names a new visitor now, so that the very first two starts belong to the same one.
+        visitor = await self._headway._owner()
+        jobs = await self._headway.list(owner=visitor, limit=JOBS_SHOWN) if visitor else []
+        entries = [(job, self._outcome(job)) for job in jobs]
         return await render_template("index.html", kinds=self._kinds.values(), entries=entries)
 
     async def start(self, name: str) -> ResponseReturnValue:
@@ -89,7 +93,7 @@ class _Routes:
 
     async def file(self, ticket: str, name: str) -> Response:
         url = f"{FILES}/{ticket}/{name}"
-        links = (link for job in await self._mine(JOBS_SEARCHED) for link in _links(job))
+        links = (link for job in await self._mine() for link in _links(job))
         if all(link["url"] != url for link in links):
             abort(404)
         if (path := self._shelf.find(ticket, name)) is None:
@@ -103,12 +107,11 @@ class _Routes:
             response.headers["Content-Disposition"] = f"inline; filename={name}"
         return response
 
-    async def _mine(self, limit: int) -> list[Job]:
-        """The visitor's newest jobs. Two round trips."""
+    async def _mine(self) -> list[Job]:
         viewer: Viewer = await self._headway._who(self._headway._request("/"))
         if viewer.owner is None:
             return []
-        return await self._headway.list(owner=viewer.owner, limit=limit)
+        return await self._headway.list(owner=viewer.owner, limit=JOBS_SEARCHED)
 
     def _outcome(self, job: Job) -> dict[str, Any] | None:
         if not isinstance(job.result, dict) or "facts" not in job.result:

@@ -43,7 +43,7 @@ def render(progress: Progress, folder: Folder, width: int, height: int) -> Outco
             row, taken = _row(y, width, height, palette)
             png.add(row)
             steps += taken
-            progress.note(f"Row {y + 1}, {steps / 1e6:.1f} million steps")
+            progress.note(f"{steps / 1e6:.1f} million steps")
         png.close()
     link = folder.link(name)
     facts: Facts = {"points": width * height, "million steps": round(steps / 1e6, 1)}

@@ -13,7 +13,6 @@ __all__ = ["find_twins", "is_prime"]
 
 LOWEST: Final = 10**24
 HIGHEST: Final = 3 * 10**24
-SHOWN: Final = 5
 # Enough to be sure below 3.3e24. Source: Sorenson and Webster, "Strong pseudoprimes to twelve
 # prime bases", Mathematics of Computation 86 (2017).
 _BASES: Final = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41)
@@ -33,8 +32,11 @@ def find_twins(progress: Progress, pairs: int) -> Outcome:
             progress.note(f"{len(found):,} pairs, the newest at {number - 1:,}")
             if len(found) == pairs:
                 break
-    newest = [f"{number:,} and {number + 2:,}" for number in found[-SHOWN:]]
-    facts: Facts = {"pairs": len(found), "numbers searched": searched * 6, "newest": newest[-1]}
+    facts: Facts = {
+        "pairs": len(found),
+        "numbers searched": searched * 6,
+        "newest": f"{found[-1]:,} + 2",
+    }
     return Outcome(facts=facts)
 
 

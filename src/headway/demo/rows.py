@@ -20,7 +20,7 @@ from headway.demo.shelf import Facts, Folder, Outcome
 __all__ = ["import_broken", "import_orders"]
 
 FIELDS: Final = ("order_id", "ordered_on", "customer", "product", "amount")
-BATCH_ROWS: Final = 100  # each batch is a transaction, safe on disk before the next begins
+BATCH_ROWS: Final = 200  # each batch is a transaction, safe on disk before the next begins
 BROKEN_AT: Final = 0.6
 FIRST_DAY: Final = date(2021, 1, 1)
 DAYS: Final = 1_460
@@ -38,15 +38,13 @@ Order = tuple[int, str, str, str, int]
 def import_orders(progress: Progress, folder: Folder, rows: int) -> Outcome:
     """Write *rows* orders as CSV and import them into a database to download."""
     source, target = folder / "orders.csv", folder / "orders.sqlite"
-    with progress.stage("Write the CSV file"):
-        _write_csv(progress, source, rows)
+    progress.note("Writing the CSV file")
+    _write_csv(source, rows)
     with closing(sqlite3.connect(target)) as db:
-        with progress.stage("Import", weight=5):
-            _load(progress, source, db, rows)
-        with progress.stage("Build the index", weight=0.2):
-            progress.note("Building the index")
-            db.execute("CREATE INDEX by_customer ON orders (customer, ordered_on)")
-            count, cents = db.execute("SELECT count(*), sum(cents) FROM orders").fetchone()
+        _load(progress, source, db, rows)
+        progress.note("Building the index")
+        db.execute("CREATE INDEX by_customer ON orders (customer, ordered_on)")
+        count, cents = db.execute("SELECT count(*), sum(cents) FROM orders").fetchone()
     source.unlink()
     link = folder.link(target.name)
     facts: Facts = {"rows": count, "turnover": f"{Decimal(cents) / 100:,.2f}"}
@@ -56,18 +54,18 @@ def import_orders(progress: Progress, folder: Folder, rows: int) -> Outcome:
 def import_broken(progress: Progress, folder: Folder, rows: int) -> Outcome:
     """As `import_orders`, from a file in which one row lost a field."""
     source = folder / "orders.csv"
-    _write_csv(Progress(), source, rows, broken_row=int(rows * BROKEN_AT) + 12)
+    _write_csv(source, rows, broken_row=int(rows * BROKEN_AT) + 12)
     with closing(sqlite3.connect(folder / "orders.sqlite")) as db:
         _load(progress, source, db, rows)
     return Outcome(facts={"rows": rows})
 
 
-def _write_csv(progress: Progress, path: Path, rows: int, *, broken_row: int | None = None) -> None:
+def _write_csv(path: Path, rows: int, *, broken_row: int | None = None) -> None:
     random = Random(rows)  # noqa: S311  # the same file every time
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(FIELDS)
-        for number in progress.track(range(1, rows + 1), unit="row"):
+        for number in range(1, rows + 1):
             row = _order(number, random)
             writer.writerow(row[:-1] if number == broken_row else row)
 
@@ -89,7 +87,7 @@ def _load(progress: Progress, source: Path, db: sqlite3.Connection, rows: int) -
         for number, row in enumerate(progress.track(lines, total=rows, unit="row"), start=1):
             batch.append(_checked(number, row))
             if len(batch) == BATCH_ROWS or number == rows:
-                progress.note(f"{row[2]} ordered a {row[3].lower()} on {row[1]}")
+                progress.note(f"{row[1]}, {row[2]}: {row[3]}")
                 _store(db, batch)
 
 

@@ -67,17 +67,18 @@ class Shelf:
     """All folders of one running app. Thread-safe."""
 
     def __init__(self) -> None:
-        self._root: Path | None = None
+        self.root: Path | None = None
+        """The temporary folder, while it is open."""
         self._lock = Lock()
         self._done: list[str] = []
 
     def open(self) -> None:
         """Make the temporary folder."""
-        self._root = Path(mkdtemp(prefix="headway-demo-"))
+        self.root = Path(mkdtemp(prefix="headway-demo-"))
 
     def close(self) -> None:
         """Remove everything."""
-        root, self._root = self._root, None
+        root, self.root = self.root, None
         if root is not None:
             shutil.rmtree(root, ignore_errors=True)
 
@@ -107,6 +108,6 @@ class Shelf:
             shutil.rmtree(self._path(one), ignore_errors=True)
 
     def _path(self, ticket: str) -> Path:
-        if self._root is None:
+        if self.root is None:
             raise RuntimeError("the shelf is not open: it opens and closes with the app")
-        return self._root / ticket
+        return self.root / ticket

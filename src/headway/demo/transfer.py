@@ -28,12 +28,11 @@ _WORDS: Final = ("lantern", "meadow", "copper", "signal", "orchard", "compass", 
 async def send_file(progress: Progress, folder: Folder, megabytes: int) -> Outcome:
     """Write a file of *megabytes* MB, send it to a local server, and compare the digests."""
     source, target = folder / "backup.bin", folder / "backup.bin.gz"
-    with progress.stage("Write the file", weight=2):
-        async for number in progress.track(range(megabytes), unit="megabyte"):
-            await asyncio.to_thread(_write_block, source, number)
-    with progress.stage("Send it", weight=3, total=megabytes):
-        progress.set(done=0, unit="megabyte")
-        sent, received = await _through_a_socket(progress, source, target)
+    progress.note("Writing the file")
+    for number in range(megabytes):
+        await asyncio.to_thread(_write_block, source, number)
+    progress.set(total=megabytes, unit="megabyte")
+    sent, received = await _through_a_socket(progress, source, target)
     if sent != received:
         raise JobError("The copy differs from the original", code="digest")
     source.unlink()
@@ -44,10 +43,10 @@ async def send_file(progress: Progress, folder: Folder, megabytes: int) -> Outco
 
 def _write_block(path: Path, number: int) -> None:
     random = Random(number)  # noqa: S311  # the same file every time
-    lines = (f"{at:06} {random.choice(_WORDS)}\n" for at in range(MB // 12))
-    block = "".join(lines).encode()
+    entries = [f"{random.getrandbits(96):024x} {random.choice(_WORDS)}" for _ in range(4_000)]
+    lines = "\n".join(random.choices(entries, k=MB // 28)).encode()
     with path.open("ab") as file:
-        file.write(block.ljust(MB, b"\n")[:MB])
+        file.write(lines.ljust(MB, b"\n")[:MB])
 
 
 async def _through_a_socket(progress: Progress, source: Path, target: Path) -> tuple[str, str]:

@@ -31,7 +31,6 @@ async function* parse(body, onChunk) {
 			const [, name, value] = /^([^:]*):? ?(.*)/s.exec(line);
 			if (name == "event") event = value;
 			if (name == "data") data += value + "\n";
-			if (name == "retry") yield [name, value];
 			if (line) continue;
 			if (data) yield [event, data];
 			event = data = "";
@@ -43,8 +42,8 @@ async function* parse(body, onChunk) {
 function createFeed(base) {
 	const watchers = new Set();
 	let abort = new AbortController();
-	let [timer, due, awaited, query, etag, buffered] = [0, Infinity, "", "", "", false];
-	let [badSince, notBefore, failures, silences, retryMs] = [Date.now(), 0, 0, 0, 1e3];
+	let [timer, ticker, due, awaited, query, etag] = [0, 0, Infinity, "", "", ""];
+	let [badSince, notBefore, failures, silences, buffered, stale] = [Date.now(), 0, 0, 0, false, false];
 	const open = () => [...watchers].filter(({ state }) => !isOver(state));
 	const ids = () => [...new Set(open().map(({ id }) => id))];
 	const take = (job) => open().forEach((watcher) => watcher.take(job));
@@ -65,12 +64,13 @@ function createFeed(base) {
 		abort.abort();
 		abort = new AbortController();
 		due = Infinity;
+		ticker ||= setInterval(tick, 1e3);
 		clearTimeout(timer);
 		timer = setTimeout(attempt, ms + Math.max(0, notBefore - Date.now()), abort.signal);
 	}
 
 	async function attempt(signal) {
-		if (!ids()[0]) return;
+		if (!ids()[0]) return (ticker = void clearInterval(ticker));
 		if (query != (query = "?id=" + ids().join("&id="))) etag = "";
 		const poll = hidden || buffered;
 		const headers = new Headers({ Accept: poll ? Accept : "text/event-stream" });
@@ -91,10 +91,10 @@ function createFeed(base) {
 
 	async function listen({ body }) {
 		expect("greeting", 5e3);
+		stale = false;
 		for await (const [event, text] of parse(body, () => expect("byte", SILENCE_MS))) {
-			if (event == "bye") return Math.random() * retryMs;
-			if (event == "retry") retryMs = +text || retryMs;
-			else hear(event, text);
+			if (event == "bye") return Math.random() * 500;
+			hear(event, text);
 			if (!ids()[0]) return;
 		}
 		throw "cut";
@@ -105,8 +105,9 @@ function createFeed(base) {
 			const data = JSON.parse(text);
 			if (event == "job") take(data);
 			if (event == "gone") show(event, [data.id]);
-			if (event == "hb") silences = 0;
-			tick(data.live !== false);
+			if (event == "hb") [silences, stale] = [0, data.live === false];
+			if (stale) badSince ||= Date.now();
+			else tick(true);
 		} catch {} // not from our server
 	}
 
@@ -130,7 +131,7 @@ function createFeed(base) {
 		if ([404, 410].includes(status)) show("gone");
 		const after = headers?.get("Retry-After");
 		notBefore = (+after ? Date.now() + after * 1e3 : Date.parse(after)) || 0;
-		return Math.random() * Math.min(3e4, retryMs * 2 ** failures++);
+		return Math.random() * Math.min(3e4, 1e3 * 2 ** failures++);
 	}
 
 	return { base, watchers, ids, plan, tick, isBad: () => badSince };
@@ -190,13 +191,13 @@ export class JobWatcher extends EventTarget {
 	}
 
 	async #post(url) {
-		const response = await JobWatcher.fetch(url, { method: "POST", headers: { Accept } });
+		const response = await JobWatcher.fetch(new URL(url, this.src), { method: "POST", headers: { Accept } });
 		const answer = await response.json();
 		if (response.ok) return answer;
 		throw new Error(answer.title);
 	}
 
-	cancel = async () => this.take(await this.#post(this.src + "/cancel"));
+	cancel = async () => this.take(await this.#post(this.job?.links.cancel ?? this.src + "/cancel"));
 
 	/** Resolves to the new job. */
 	retry = () => this.#post(this.job.links.retry);
@@ -227,30 +228,29 @@ addEventListener("online", look);
 addEventListener("offline", () => feeds.forEach((feed) => feed.tick(false)));
 addEventListener("pagehide", () => feeds.forEach((feed) => feed.plan(2e9)));
 addEventListener("pageshow", ({ persisted }) => persisted && feeds.forEach((feed) => feed.plan()));
-setInterval(() => feeds.forEach((feed) => feed.tick()), 1e3);
 
 const sheet = new CSSStyleSheet();
 sheet.replaceSync(`
 :host{display:block;container-type:inline-size;min-inline-size:12rem;line-height:1.5;font-variant-numeric:tabular-nums}
 :host([hidden]),[hidden]{display:none!important}
-#base{--_color:var(--headway-accent,#3b82f6);outline:0;position:relative}
+#base{--_ink:currentColor 25%;--_color:var(--headway-accent,color-mix(in srgb,#3b82f6,var(--_ink)));--_hatch:repeating-linear-gradient(135deg,color-mix(in srgb,currentColor 35%,#0000) 0 4px,#0000 0 8px);outline:0;position:relative}
 #head,#foot{display:flex;gap:0 .75em;align-items:center;min-block-size:2em}
 #label,#note,#meta{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 #label,#note{flex:1}
 #label{font-weight:600}
 #foot{font-size:.875em}
 #note::before{content:var(--_icon,"")/"";color:var(--_color)}
-#meta,#eta{opacity:.75}
-#bar{block-size:var(--headway-height,.5rem);border-radius:var(--headway-radius,99px);overflow:hidden;background:var(--headway-track,color-mix(in srgb,currentColor 14%,#0000))}
+#meta,#eta{opacity:.85}
+#bar{block-size:var(--headway-height,.5rem);border-radius:var(--headway-radius,99px);overflow:hidden;print-color-adjust:exact;background:var(--headway-track,color-mix(in srgb,currentColor 12%,#0000))}
 #fill{block-size:100%;inline-size:calc(var(--_ratio)*100%);border-radius:inherit;background:var(--_color);transition:inline-size .3s}
-#base:is(.queued,.cancelling,.cancelled,.gone){--_color:color-mix(in srgb,currentColor 55%,#0000);--_icon:"■ "}
+#base:is(.queued,.cancelling,.cancelled,.gone){--_color:color-mix(in srgb,currentColor 65%,#0000);--_icon:"■ "}
 #base.queued{--_icon:"○ "}
-#base.succeeded{--_color:var(--headway-success,#16a34a);--_icon:"✓ "}
-#base:is(.stalled,.retrying){--_color:var(--headway-warning,#c77700);--_icon:"▲ "}
-#base:is(.failed,.forbidden){--_color:var(--headway-danger,#e5484d);--_icon:"✕ "}
+#base.succeeded{--_color:var(--headway-success,color-mix(in srgb,#16a34a,var(--_ink)));--_icon:"✓ "}
+#base:is(.stalled,.retrying){--_color:var(--headway-warning,color-mix(in srgb,#c77700,var(--_ink)));--_icon:"▲ "}
+#base:is(.failed,.forbidden){--_color:var(--headway-danger,color-mix(in srgb,#e5484d,var(--_ink)));--_icon:"✕ "}
 #base:is(.retrying,.reconnecting,.offline){--_icon:"↻ "}
 :is(.reconnecting,.offline) #fill{opacity:.5}
-:is(.stalled,.retrying,.reconnecting,.offline,.failed) #fill{background-image:repeating-linear-gradient(135deg,#fff6 0 4px,#0000 0 8px)}
+:is(.stalled,.retrying,.reconnecting,.offline,.failed) #fill{background-image:var(--_hatch)}
 .failed #note{white-space:normal}
 .indeterminate #fill{inline-size:40%;animation:flow 1.6s infinite}
 @keyframes flow{0%{margin-inline:-40%}to{margin-inline:100%}}
@@ -259,8 +259,9 @@ button,a{display:inline-flex;align-items:center;font:inherit;font-size:.8em;colo
 :is(button,a):focus-visible{outline:2px solid;outline-offset:1px}
 #status,#alert{position:absolute;clip-path:inset(50%);white-space:nowrap}
 @container (inline-size<28rem){#foot{display:grid;grid-template-columns:minmax(0,1fr) auto;min-block-size:3.4em;align-content:start;padding-block-start:.3em}#note{grid-column:1/-1}}
-@media (prefers-reduced-motion){#fill{transition:none}.indeterminate #fill{inline-size:100%;animation:none;opacity:.5}}
-@media (forced-colors:active){#bar{border:1px solid}#fill{background:Highlight}}
+@media (prefers-reduced-motion){#fill{transition:none}.indeterminate #fill{inline-size:100%;animation:none;background:var(--_hatch)}}
+@media print{button{display:none!important}}
+@media (forced-colors:active){#bar{border:1px solid}#base #fill{background:Highlight}}
 `);
 
 /** The shadow tree: tag, id and part, parent. */
@@ -289,8 +290,9 @@ const join = (...texts) => texts.filter(Boolean).join(" · ");
 /** Draws a JobWatcher. */
 export class HeadwayBar extends HTMLElement {
 	static observedAttributes = ["src", "label", "nocancel"];
-	/** Texts of all bars; set entries here, or in `strings` of one bar. Functions get the values. */
+	/** Texts of all bars and their language; set entries here, or in `strings` of one bar. Functions get the values. */
 	static strings = {
+		lang: "en",
 		connecting: "Connecting…",
 		queued: "Waiting to start",
 		running: "Running",
@@ -411,7 +413,7 @@ export class HeadwayBar extends HTMLElement {
 	retry() {
 		return this.#ask("queued", async () => {
 			const job = await this.#watcher.retry();
-			this.src = this.src.replace(/[^/]*$/, job.id);
+			this.src = job.links.self;
 			this.#watcher.take(job);
 		});
 	}
@@ -436,8 +438,7 @@ export class HeadwayBar extends HTMLElement {
 	}
 
 	#number(value, options) {
-		const lang = this.closest("[lang]")?.getAttribute("lang").replace("_", "-");
-		return value.toLocaleString(lang || "en", options);
+		return value.toLocaleString(this.#text("lang"), options);
 	}
 
 	/** Rounds down: 100 % is for the end. */
