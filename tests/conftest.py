@@ -172,7 +172,7 @@ class Keyspace:
             target = str(self.client.get(name))
             assert target in states, f"{name} points to {target}, which does not exist"
             assert not states[target].terminal, f"{name} points to a job that has ended"
-        elif kind in {"job", "log"}:
+        elif kind in {"job", "log", "tries"}:
             assert last in states, f"{name} belongs to no job"
             assert expires == states[last].terminal, f"{name}: expires={expires}"
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import re
 import sqlite3
@@ -28,6 +29,7 @@ from headway.demo.rows import import_orders
 from headway.demo.shelf import FOLDERS, Folder, Shelf, new_ticket
 
 SMALL = Sizes(rows=1_500, files=9, width=40, height=24, pairs=3, broken_rows=1_000, megabytes=3)
+SLOW = Sizes(width=720, height=8_000)
 KINDS = ["rows", "archive", "picture", "primes", "transfer", "broken"]
 ID = re.compile(r'id="job-(\w+)"')
 
@@ -158,7 +160,7 @@ async def test_broken_row_is_told_and_may_be_tried_again(visitor: Visitor) -> No
 
 async def test_render_stops_when_it_is_cancelled(url: str, prefix: str, tmp_path: Path) -> None:
     """A picture that would take minutes ends at once, and leaves no file."""
-    app = make(url, prefix, tmp_path, Sizes(width=720, height=8_000))
+    app = make(url, prefix, tmp_path, SLOW)
     async with app.test_app():
         visitor = Visitor(app)
         job_id = await visitor.start("picture")
@@ -193,18 +195,28 @@ async def test_form_works_without_javascript(visitor: Visitor) -> None:
     page = {"Accept": "text/html", "Sec-Fetch-Site": "same-origin"}
     response = await visitor.http.post("/start/primes", headers=page)
 
+    job_id = ID.findall(await visitor.page())[0]
+    await visitor.ended(job_id)
+
     assert response.status_code == 303
-    assert response.headers["Location"] == f"/#job-{ID.findall(await visitor.page())[0]}"
+    assert response.headers["Location"] == f"/#job-{job_id}"
 
 
-async def test_double_click_of_a_new_visitor_starts_one(app: Quart) -> None:
+async def test_double_click_of_a_new_visitor_starts_one(
+    url: str, prefix: str, tmp_path: Path
+) -> None:
     """The page names its visitor, so that two starts at the same time are those of one."""
-    visitor = Visitor(app)
-    await visitor.page()
-    ids = {await visitor.start("picture"), await visitor.start("picture")}
+    app = make(url, prefix, tmp_path, SLOW)
+    async with app.test_app():
+        visitor = Visitor(app)
+        await visitor.page()
+        first, second = await asyncio.gather(visitor.start("picture"), visitor.start("picture"))
+        page = await visitor.page()
+        await visitor.http.post(f"/jobs/{first}/cancel")
+        await visitor.ended(first)
 
-    assert len(ids) == 1
-    assert len(ID.findall(await visitor.page())) == 1
+    assert first == second
+    assert ID.findall(page) == [first]
 
 
 async def test_start_refuses_other_sites_and_unknown_kinds(visitor: Visitor) -> None:
@@ -268,9 +280,12 @@ async def test_files_that_have_gone_are_told_as_gone(url: str, prefix: str, tmp_
     async with app.test_app():
         visitor = Visitor(app)
         outcome = await visitor.outcome("picture")
-    async with app.test_app():
-        response = await visitor.http.get(outcome["url"])
-        page = await visitor.page()
+    restarted = make(url, prefix, tmp_path)
+    async with restarted.test_app():
+        again = Visitor(restarted)
+        again.http.cookie_jar = visitor.http.cookie_jar
+        response = await again.http.get(outcome["url"])
+        page = await again.page()
 
     assert response.status_code == 410
     assert "Its files are gone" in page

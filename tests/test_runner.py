@@ -683,3 +683,24 @@ async def test_another_task_is_left_to_others(make_headway: MakeHeadway, until: 
 
     assert waiting.state is State.QUEUED
     assert ended.result == "done"
+
+
+async def test_attempts_are_kept_for_the_operator(
+    headway: Headway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each attempt that is over is remembered with its error and trace, away from the owner."""
+    monkeypatch.setattr("headway.runner.RETRY_FIRST_S", 0.01)
+
+    @headway.task(retries=1)
+    async def work(progress: Progress) -> None:
+        if progress.attempt == 1:
+            raise ValueError("password=hunter2")
+
+    ended = await end_of(headway, await work.start())
+    first, second = await headway.attempts(ended.id)
+
+    assert (first.attempt, first.outcome, second.outcome) == (1, "released", "succeeded")
+    assert first.error is not None
+    assert first.trace is not None
+    assert "hunter2" in first.trace
+    assert "hunter2" not in repr(ended)

@@ -26,7 +26,7 @@ from headway.api import Api, Reply, Request, Viewer
 from headway.asgi import Asgi
 from headway.drain import Drain
 from headway.errors import JobFailed, JobNotFinished, JobNotFound, NotOpen, StoreError
-from headway.job import PARTITIONS, Job, State, flight_of, new_id
+from headway.job import PARTITIONS, Attempt, Job, State, flight_of, new_id
 from headway.local import LocalEngine
 from headway.progress import Progress
 from headway.pulse import Pulse
@@ -340,6 +340,13 @@ class Headway:
     async def log(self, job_id: str) -> builtins.list[str]:
         """The newest 500 lines that the job logged, oldest first. One round trip."""
         return await self._open_runtime("read a log").store.log(job_id)
+
+    async def attempts(self, job_id: str) -> builtins.list[Attempt]:
+        """The attempts of a job that are over, with their errors and traces, oldest first.
+
+        For operators: do not show it to owners. One round trip.
+        """
+        return await self._open_runtime("read attempts").store.attempts(job_id)
 
     async def watch(self, *ids: str) -> AsyncIterator[Job]:
         """Each change of the jobs, beginning with their present state, until all have ended.

@@ -19,7 +19,16 @@ import msgspec
 
 from headway.errors import BadInput, TooLarge
 
-__all__ = ["EVERYONE", "TRANSITIONS", "Failure", "Job", "Reading", "StageReading", "State"]
+__all__ = [
+    "EVERYONE",
+    "TRANSITIONS",
+    "Attempt",
+    "Failure",
+    "Job",
+    "Reading",
+    "StageReading",
+    "State",
+]
 
 PARTITIONS: Final = 64  # enough to spread over any cluster; part of every id, so never lowered
 PARTITIONS_MAX: Final = 256  # two hex digits
@@ -27,6 +36,7 @@ NOTE_CHARS: Final = 500
 NAME_CHARS: Final = 200
 ARGS_BYTES: Final = 64 * 1024
 RESULT_BYTES: Final = 64 * 1024
+TRACE_CHARS: Final = 16_000  # the end of a traceback says what happened
 CHECKPOINT_BYTES: Final = 64 * 1024
 EVERYONE: Final = "*"
 """Owner of a job that every visitor may watch. Only operators may cancel it."""
@@ -180,6 +190,34 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
             "created": str(round(self.created_at * 1000)),
         }
         return Job.from_record({**fixed, **told})
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt that is over. For operators: the trace and the worker are no business of owners.
+
+    `outcome` is the state it led to, or "released" (given back, or to be tried again), or "lost".
+    """
+
+    attempt: int
+    outcome: str
+    worker: str
+    began_at: float | None
+    ended_at: float | None
+    error: Failure | None = None
+    trace: str | None = None
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, str]) -> Attempt:
+        """Give the strings of a store record their types."""
+        return cls(
+            attempt=int(record["attempt"]),
+            outcome=record["outcome"],
+            worker=record.get("worker", ""),
+            began_at=_seconds(record.get("began")),
+            ended_at=_seconds(record.get("ended")),
+            error=_failure(record.get("error")),
+            trace=record.get("trace"),
+        )
 
 
 def _seconds(ms: str | None) -> float | None:

@@ -289,7 +289,7 @@ class _Child:
         except (EOFError, OSError):
             os._exit(1)  # the parent is gone: this attempt is no longer anybody's
         self._progress.stop(why, raises=True)
-        if not self._over.wait(INTERRUPT_S):
+        if not self._over.wait(INTERRUPT_S) and not self._progress.told:
             interrupt_thread(self._main)
         self._obey()
 

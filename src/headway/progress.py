@@ -109,6 +109,8 @@ class Progress:
         self._quiet = True
         self._stop: str | None = None
         self._raises = False
+        self.told = False
+        """True once a call has raised: the code knows that it is to stop, and cleans up."""
         self._resumable: list[Loop] = []
         self._value = self._marks.value
         self._value_json = ""
@@ -368,6 +370,7 @@ class Progress:
 
     def _check(self) -> None:
         if self._stop is not None and self._raises:
+            self.told = True
             raise JobCancelled(self._stop)
 
     def _node(self) -> Stage | Loop:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import traceback
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Any, Final, Protocol
@@ -16,8 +17,8 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from headway.errors import BadInput, JobCancelled, JobError, StoreError, TaskError, TooLarge
-from headway.job import NOTE_CHARS, Failure, Job, State, plain
-from headway.process import ProcessDied, ProcessWork
+from headway.job import NOTE_CHARS, TRACE_CHARS, Failure, Job, State, plain
+from headway.process import ProcessDied, ProcessWork, TaskFailed
 from headway.progress import Progress
 from headway.pulse import Pulse
 from headway.store import Claim, Settled, Store
@@ -76,6 +77,7 @@ class _Again(msgspec.Struct, frozen=True):
 
     delay_s: float
     error: Failure | None = None
+    trace: str = ""
 
 
 class Run:
@@ -163,17 +165,26 @@ class Run:
                 failure = Failure("timeout", f"Stopped after {self.options.timeout_s:g} seconds")
             case _:
                 failure = _failure_of(error, self.job)
+        trace = _trace_of(error)
         if self.attempt <= self.options.retries:
-            return _Again(_backoff(self.attempt), failure)
-        return self._settled(State.FAILED, failure)
+            return _Again(_backoff(self.attempt), failure, trace)
+        return self._settled(State.FAILED, failure, trace=trace)
 
-    def _settled(self, state: State, error: Failure | None = None, *, result: str = "") -> Settled:
+    def _settled(
+        self,
+        state: State,
+        error: Failure | None = None,
+        *,
+        result: str = "",
+        trace: str = "",
+    ) -> Settled:
         return Settled(
             state,
             self.source.final(succeeded=state is State.SUCCEEDED),
             result=result,
             error=error,
             lines=self.source.last_lines(),
+            trace=trace,
         )
 
 
@@ -193,6 +204,12 @@ def _failure_of(error: BaseException, job: Job) -> Failure:
         return Failure("bad_value", "Something went wrong", "A value was not what it should be.")
     logger.error("job %s (%s) failed", job.id, job.task, exc_info=error)
     return CRASHED
+
+
+def _trace_of(error: BaseException) -> str:
+    if isinstance(error, TaskFailed):
+        return str(error)[-TRACE_CHARS:]
+    return "".join(traceback.format_exception(error))[-TRACE_CHARS:]
 
 
 def _backoff(attempt: int) -> float:
@@ -298,6 +315,7 @@ class Runner:
             error=outcome.error,
             checkpoint=run.source.last_checkpoint(),
             lines=run.source.last_lines(),
+            trace=outcome.trace,
         )
         return outcome.delay_s if answer == "ok" and outcome.delay_s else None
 

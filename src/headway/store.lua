@@ -5,6 +5,7 @@
 --   PREFIX:{p}:job:ID    hash    the record, see below. Live: no expiry, the reaper owns it.
 --                                Ended: expires one grace after `expires`; sweep removes it before.
 --   PREFIX:{p}:log:ID    list    the newest lines of the job's log. Expires with the record.
+--   PREFIX:{p}:tries:ID  list    the attempts that are over, as JSON; for operators. As the log.
 --   PREFIX:{p}:leases    zset    live job → when its lease ends (ms). finish, cancel, reap remove.
 --   PREFIX:{p}:ends      zset    ended job → when it is forgotten (ms). sweep removes.
 --   PREFIX:{p}:key:F     string  single-flight key → its live job. Whoever ends the job removes it.
@@ -15,6 +16,7 @@
 --   attempt  fence: a writer that brings another attempt, or another worker, changes nothing
 --   rev      rises with every change a watcher can see
 --   lines    how many lines this attempt has added to the log
+--   began    when this attempt began
 --   worker   the process that runs the job, or holds it while it is queued; '' = nobody
 --
 -- Announcements (SPUBLISH). Channel = key of the record: all of TOLD as a JSON object, rev with it.
@@ -26,6 +28,7 @@ local TOLD = {
 }
 local GRACE_MS = 3600000 -- a record outlives its time by this much if no process is there to sweep
 local LOG_LINES = 500
+local TRIES = 100
 
 local function now_ms()
   local t = redis.call('TIME')
@@ -35,6 +38,18 @@ end
 local function ms(number) return string.format('%.0f', number) end
 
 local function log_key(record) return (string.gsub(record, ':job:', ':log:', 1)) end
+
+local function tries_key(record) return (string.gsub(record, ':job:', ':tries:', 1)) end
+
+-- Remember how an attempt ended. error is JSON, trace is text that only operators may see.
+local function remember(record, now, outcome, error, trace)
+  local r = redis.call('HMGET', record, 'attempt', 'worker', 'began')
+  local try = { attempt = r[1], worker = r[2], began = r[3], ended = ms(now), outcome = outcome }
+  if error ~= '' then try.error = error end
+  if trace ~= '' then try.trace = trace end
+  redis.call('RPUSH', tries_key(record), cjson.encode(try))
+  redis.call('LTRIM', tries_key(record), -TRIES, -1)
+end
 
 -- Add lines to the job's log: argv[at] is the number of the first one within this attempt, the
 -- lines follow it. Lines that were written before are left out, so that a repeated call, and two
@@ -74,6 +89,7 @@ local function close(record, leases, ends, id, state, now, keep_ms)
   redis.call('HDEL', record, 'checkpoint', 'retry_at')
   redis.call('PEXPIREAT', record, ms(expires + GRACE_MS))
   redis.call('PEXPIREAT', log_key(record), ms(expires + GRACE_MS))
+  redis.call('PEXPIREAT', tries_key(record), ms(expires + GRACE_MS))
   redis.call('ZREM', leases, id)
   redis.call('ZADD', ends, ms(expires), id)
   local key = redis.call('HGET', record, 'key')
@@ -131,7 +147,8 @@ end
 if r[1] ~= 'queued' then return { r[1] } end
 local now = now_ms()
 if r[3] and tonumber(r[3]) > now then return { 'early' } end
-redis.call('HSET', record, 'state', 'running', 'worker', worker, 'updated', ms(now))
+redis.call('HSET', record, 'state', 'running', 'worker', worker, 'updated', ms(now),
+  'began', ms(now))
 redis.call('HSETNX', record, 'started', ms(now))
 redis.call('HINCRBY', record, 'attempt', 1)
 redis.call('HDEL', record, 'retry_at', 'lines')
@@ -167,7 +184,7 @@ return 'ok'
 ---- act finish
 -- KEYS  record, leases, ends
 -- ARGV  id, worker, attempt, state, keep_ms, progress, result or '', error or '',
---       number, log line, …
+--       trace or '', number, log line, …
 -- Returns 'ok' or 'lost'. Repeated with the same attempt and state: 'ok' again, nothing twice.
 local record, leases, ends, id = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
 if not owns(record, ARGV[2], ARGV[3]) then
@@ -182,14 +199,16 @@ if ARGV[8] ~= '' then
 else
   redis.call('HDEL', record, 'error')
 end
-append_log(record, ARGV, 9)
-close(record, leases, ends, id, ARGV[4], now_ms(), ARGV[5])
+append_log(record, ARGV, 10)
+local now = now_ms()
+remember(record, now, ARGV[4], ARGV[8], ARGV[9])
+close(record, leases, ends, id, ARGV[4], now, ARGV[5])
 return 'ok'
 
 ---- act release
 -- KEYS  record, leases, ends
 -- ARGV  id, worker, attempt, delay_ms, lease_ms, keep_ms, progress or '', error or '',
---       checkpoint or '', number, log line, …
+--       checkpoint or '', trace or '', number, log line, …
 -- Gives a job back: running or held → queued. With a delay the same worker holds it and may claim
 -- it when the delay is over; without, whoever looks first. Asked to cancel meanwhile: cancelled.
 -- Returns 'ok', 'cancelled' or 'lost'.
@@ -201,7 +220,8 @@ local now, delay = now_ms(), tonumber(ARGV[4])
 if ARGV[7] ~= '' then redis.call('HSET', record, 'progress', ARGV[7]) end
 if ARGV[8] ~= '' then redis.call('HSET', record, 'error', ARGV[8]) end
 if ARGV[9] ~= '' then redis.call('HSET', record, 'checkpoint', ARGV[9]) end
-append_log(record, ARGV, 10)
+append_log(record, ARGV, 11)
+if r[1] == 'running' then remember(record, now, 'released', ARGV[8], ARGV[10]) end
 if r[1] == 'running' and r[4] == '1' then
   close(record, leases, ends, id, 'cancelled', now, ARGV[6])
   return 'cancelled'
@@ -254,6 +274,7 @@ if r[1] == 'queued' then
   lease(leases, id, now + ARGV[3])
   return 'adopted'
 end
+remember(record, now, 'lost', ARGV[5], '')
 if r[2] == '1' then
   close(record, leases, ends, id, 'cancelled', now, ARGV[4])
   return 'ended'
@@ -298,7 +319,7 @@ for _, ends in ipairs(KEYS) do
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', ends, '-inf', now, 'LIMIT', 0, ARGV[1])) do
     gone[#gone + 1] = id
     gone[#gone + 1] = redis.call('HGET', stem .. id, 'owner') or ''
-    redis.call('DEL', stem .. id, log_key(stem .. id))
+    redis.call('DEL', stem .. id, log_key(stem .. id), tries_key(stem .. id))
     redis.call('ZREM', ends, id)
   end
 end

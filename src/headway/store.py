@@ -19,7 +19,7 @@ from redis.asyncio.client import PubSub
 
 from headway._link import Call, Link, Script, ThreadLink
 from headway.errors import BadInput, JobNotFound, StoreError
-from headway.job import Failure, Job, State, is_id
+from headway.job import Attempt, Failure, Job, State, is_id
 
 __all__ = ["Claim", "Keys", "Lines", "Settled", "Store", "ThreadStore"]
 
@@ -71,6 +71,9 @@ class Keys:
     def log(self, job_id: str) -> str:
         return f"{self.prefix}:{{{job_id[:2]}}}:log:{job_id}"
 
+    def tries(self, job_id: str) -> str:
+        return f"{self.prefix}:{{{job_id[:2]}}}:tries:{job_id}"
+
     def leases(self, partition: str) -> str:
         """Also the channel on which workers are told to stop or to look for work."""
         return f"{self.prefix}:{{{partition}}}:leases"
@@ -121,6 +124,7 @@ class Settled:
     result: str = ""
     error: Failure | None = None
     lines: Lines = NO_LINES
+    trace: str = ""
 
 
 class _Acts:
@@ -254,7 +258,7 @@ class Store(_Acts):
         act = self._act(
             "finish", self._three(job.id), job.id, self.worker, job.attempt, settled.state,
             self._keep_ms, settled.progress, settled.result, _error(settled.error),
-            *_numbered(settled.lines),
+            settled.trace, *_numbered(settled.lines),
         )  # fmt: skip
         answers = await self._link.call_all([act, *self._index(job.owner, job.id)])
         return bool(answers[0] == "ok")
@@ -270,12 +274,13 @@ class Store(_Acts):
         error: Failure | None = None,
         checkpoint: str = "",
         lines: Lines = NO_LINES,
+        trace: str = "",
     ) -> str:
         """Give the job back to the queue: 'ok', 'cancelled' (it was asked to stop) or 'lost'."""
         act = self._act(
             "release", self._three(job_id), job_id, self.worker, attempt, _ms(delay_s),
             _ms(lease_s), self._keep_ms, progress, _error(error), checkpoint,
-            *_numbered(lines),
+            trace, *_numbered(lines),
         )  # fmt: skip
         return str(await self._link.call(act))
 
@@ -343,6 +348,11 @@ class Store(_Acts):
         """The newest lines of the job's log, oldest first."""
         lines = await self._link.call(Call(None, ("LRANGE", self.keys.log(job_id), 0, -1)))
         return [str(line) for line in lines]
+
+    async def attempts(self, job_id: str) -> list[Attempt]:
+        """The attempts of the job that are over, oldest first; the newest 100."""
+        tries = await self._link.call(Call(None, ("LRANGE", self.keys.tries(job_id), 0, -1)))
+        return [Attempt.from_record(json.loads(one)) for one in tries]
 
     async def args(self, job_id: str) -> Mapping[str, str]:
         """The fixed fields that a second run of the same work needs."""

@@ -51,6 +51,8 @@ class Watchdog:
     ) -> None:
         self._store = store
         self._lease_s = lease_s
+        # Well under half a lease: a pause of that length between two looks means a freeze.
+        self._look_s = min(LOOK_S, lease_s / 5)
         # A second more than a beat: what lives has renewed its lease by then.
         self._grace_s = min(lease_s / BEATS_A_LEASE + 1, lease_s)
         self._tasks = tasks
@@ -110,7 +112,7 @@ class Watchdog:
 
     async def _rest(self) -> None:
         try:
-            async with asyncio.timeout(random.uniform(0.75, 1.25) * LOOK_S):  # noqa: S311
+            async with asyncio.timeout(random.uniform(0.75, 1.25) * self._look_s):  # noqa: S311
                 await self._wake.wait()
         except TimeoutError:
             return

@@ -117,7 +117,8 @@ class ThreadWork:
 
     def _interrupt(self) -> None:
         with self._lock:
-            if not self._over and self._thread.ident is not None:
+            # Code that was told by a call of `Progress` is cleaning up, and must not be disturbed.
+            if not (self._over or self.source.told or self._thread.ident is None):
                 interrupt_thread(self._thread.ident)
 
     def _main(self) -> None:
