@@ -263,7 +263,7 @@ async def test_nobody_sees_nothing(site: Site) -> None:
 
 async def test_a_job_without_owner_is_seen_by_nobody(site: Site) -> None:
     """What was started outside of a request, and given to nobody, stays private."""
-    job = await site.headway._begin(_start_of(site.wait, owner=None))
+    job = await site.headway.begin(_start_of(site.wait, owner=None))
 
     assert (await site.get(f"/{job.id}")).status_code == 404
 

@@ -13,7 +13,7 @@ import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from inspect import isawaitable
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,7 @@ from headway.api import Api, Reply, Request, Viewer
 from headway.asgi import Asgi
 from headway.drain import Drain
 from headway.errors import JobFailed, JobNotFinished, JobNotFound, NotOpen, StoreError
+from headway.group import Group, OnFailure
 from headway.job import PARTITIONS, Attempt, Job, State, flight_of, new_id
 from headway.local import LocalEngine
 from headway.progress import Progress
@@ -237,13 +238,28 @@ class Headway:
         """
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
-            task = make_task(function, self._begin, **options)
+            task = make_task(function, self.begin, **options)
             self._tasks.add(task)
             return task
 
         return register if function is None else register(function)
 
-    async def _begin(self, start: Start) -> Job:
+    def group(self, progress: Progress, *, on_failure: OnFailure = "fail") -> Group:
+        """Start other jobs from inside of a job, under one bar: `async with headway.group(…)`.
+
+        Args:
+            progress: of the job that this code runs in.
+            on_failure: "fail": when one of the jobs fails, the others are cancelled and the block
+                raises `JobError`. "ignore": all of them are waited for, whatever becomes of them.
+        """
+        return Group(self, progress, on_failure=on_failure)
+
+    def aside(self) -> AbstractContextManager[None]:
+        """See `LocalEngine.aside()`."""
+        return self._open_runtime("wait for jobs").engine.aside()
+
+    async def begin(self, start: Start) -> Job:
+        """Accept what a task's `start()` says; the tasks call it."""
         runtime = self._open_runtime("start a task")
         owner = start.owner if start.owned else await self._owner()
         flight = flight_of(start.task, owner, start.key) if start.key is not None else None
@@ -256,10 +272,17 @@ class Headway:
             "on_lost": start.on_lost,
             "max_attempts": str(start.max_attempts),
         }
-        return await self._create(runtime, record, flight)
+        return await self._create(runtime, record, flight, job_id=start.job_id)
 
-    async def _create(self, runtime: _Runtime, record: dict[str, str], flight: str | None) -> Job:
-        job_id = new_id(PARTITIONS, flight=flight)
+    async def _create(
+        self,
+        runtime: _Runtime,
+        record: dict[str, str],
+        flight: str | None,
+        *,
+        job_id: str | None = None,
+    ) -> Job:
+        job_id = job_id or new_id(PARTITIONS, flight=flight)
         # A client that goes away must not leave a job that is accepted but never submitted.
         accepting = asyncio.ensure_future(self._accept(runtime, job_id, record, flight))
         return await asyncio.shield(accepting)
@@ -268,7 +291,7 @@ class Headway:
         self, runtime: _Runtime, job_id: str, record: dict[str, str], flight: str | None
     ) -> Job:
         job = await runtime.store.create(job_id, record, self._settings.lease_s, flight)
-        if not job.reused:
+        if not job.reused and not job.state.terminal:
             await runtime.engine.submit(job.id, job.attempt)
             runtime.pulse.wake()
         return job

@@ -251,6 +251,12 @@ def new_id(partitions: int, *, flight: str | None = None) -> str:
     return f"{partition:02x}{random}"
 
 
+def child_id(parent: str, number: int) -> str:
+    """The id of the *number*-th job that a job starts: always the same, and as hard to guess."""
+    digest = blake2b(f"{parent} {number}".encode(), digest_size=16).digest()
+    return parent[:2] + b32encode(digest).decode().rstrip("=").lower()
+
+
 def is_id(text: str) -> bool:
     """True if *text* has the form of a job id; it says nothing about whether the job exists."""
     return _ID.match(text) is not None

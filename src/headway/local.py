@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
@@ -38,7 +39,11 @@ class LocalEngine:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._run: Callable[[str], Awaitable[float | None]] | None = None
         self._taking = True
-        self._idle = asyncio.Event()
+        self._aside = 0
+
+    @property
+    def _free(self) -> bool:
+        return len(self._running) - self._aside < self._concurrency
 
     @property
     def room(self) -> int:
@@ -61,6 +66,16 @@ class LocalEngine:
         self._taking = True
         self._fill()
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Around the waiting of a job for jobs: it does not count as running meanwhile."""
+        self._aside += 1
+        self._fill()
+        try:
+            yield
+        finally:
+            self._aside -= 1
+
     def stop_taking(self) -> list[str]:
         """Begin no more runs. Returns the ids that waited, which are no longer held."""
         self._taking = False
@@ -78,7 +93,7 @@ class LocalEngine:
             await asyncio.wait(self._running.values(), timeout=drain_s)
 
     def _fill(self) -> None:
-        while self._taking and self._run and self._queue and len(self._running) < self._concurrency:
+        while self._taking and self._run and self._queue and self._free:
             job_id = self._queue.popleft()
             task = asyncio.create_task(self._one(job_id), name=f"headway-job-{job_id}")
             self._running[job_id] = task

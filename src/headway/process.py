@@ -136,6 +136,8 @@ class ProcessWork:
         task: Task[..., Any],
         args: str,
         *,
+        job_id: str,
+        owner: str | None,
         attempt: int,
         checkpoint: str | None,
         stall_s: float | None,
@@ -151,6 +153,8 @@ class ProcessWork:
         order = {
             "place": place_of(task.function, task.name),
             "args": args,
+            "job_id": job_id,
+            "owner": owner,
             "attempt": attempt,
             "checkpoint": checkpoint,
             "stall_s": stall_s,
@@ -304,7 +308,11 @@ def _child(pipe: Connection, order: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     said = msgspec.json.decode(order)
     progress = Progress(
-        attempt=said["attempt"], checkpoint=said["checkpoint"], stall_s=said["stall_s"]
+        job_id=said["job_id"],
+        owner=said["owner"],
+        attempt=said["attempt"],
+        checkpoint=said["checkpoint"],
+        stall_s=said["stall_s"],
     )
     child = _Child(pipe, progress)
     child.open()

@@ -85,6 +85,8 @@ class Progress:
     In a test of your own, `Progress()` works by itself: it counts, and nothing is written.
 
     Args:
+        job_id: the job's id; None where there is none, as in a test.
+        owner: whose job it is.
         attempt: which attempt this is, from 1.
         checkpoint: what the last attempt left behind, as this class wrote it.
         clock: monotonic seconds.
@@ -95,13 +97,18 @@ class Progress:
     def __init__(
         self,
         *,
+        job_id: str | None = None,
+        owner: str | None = None,
         attempt: int = 1,
         checkpoint: str | None = None,
         clock: Callable[[], float] = time.monotonic,
         stall_s: float | None = None,
         wake: Callable[[], object] | None = None,
     ) -> None:
+        self.job_id = job_id
+        self.owner = owner
         self._attempt = attempt
+        self._children = 0
         self._marks = msgspec.json.decode(checkpoint, type=_Marks) if checkpoint else _Marks()
         self._meter = Meter(clock, stall_s=stall_s)
         self._lock = Lock()
@@ -286,6 +293,28 @@ class Progress:
         self._news()
 
     # ── what the runner and the beat thread call ──────────────────────────────────────────────
+
+    def next_child(self) -> int:
+        """The number of the next job that this one starts."""
+        self._children += 1
+        return self._children
+
+    @contextmanager
+    def child(self, title: str) -> Iterator[Callable[[float], None]]:
+        """A stage that stands for another job; call what it gives with that job's ratio."""
+        around = self._node().stage
+        stage = Stage(plain(title, NAME_CHARS), total=1, parent=around)
+        with self._lock:
+            around.kids.append(stage)
+
+        def show(ratio: float) -> None:
+            with self._lock:
+                stage.counted = ratio
+            self._news_of_end()
+
+        yield show
+        stage.open = False
+        self._news_of_end()
 
     def stop(self, why: str, *, raises: bool) -> None:
         """Ask the task to stop; with *raises*, by an exception in its next call."""

@@ -103,6 +103,8 @@ class Run:
 
     def _work_of(self, claim: Claim, wake: Callable[[], object]) -> Work:
         about: dict[str, Any] = {
+            "job_id": self.job_id,
+            "owner": self.job.owner,
             "attempt": self.attempt,
             "checkpoint": claim.checkpoint,
             "stall_s": self.options.stall_s,

@@ -17,7 +17,7 @@ from headway.errors import BadInput, TaskError
 from headway.job import ARGS_BYTES, NAME_CHARS, Job, plain, to_json
 from headway.progress import Progress
 
-__all__ = ["OnLost", "Options", "Run", "Start", "Task", "Tasks", "make_task", "place_of"]
+__all__ = ["OnLost", "Options", "Run", "Start", "Task", "Tasks", "Using", "make_task", "place_of"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,6 +49,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     key: str | None = None
     owner: str | None = None
     owned: bool = False
+    job_id: str | None = None
 
 
 class Task(Generic[P, R]):
@@ -143,10 +144,12 @@ class Task(Generic[P, R]):
         """True if the function's first parameter is the `Progress`."""
         return self._arguments.takes_progress
 
-    def _start_of(
-        self, using: Using[P, R], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Awaitable[Job]:
-        start = Start(
+    def start_of(self, *args: P.args, **kwargs: P.kwargs) -> Start:
+        """What `start()` would begin."""
+        return self.using().start_of(*args, **kwargs)
+
+    def _start_of(self, using: Using[P, R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Start:
+        return Start(
             task=self.name,
             args=self._arguments.encode(self.name, args, kwargs),
             title=plain(using.title, NAME_CHARS) if using.title else self.title,
@@ -157,7 +160,6 @@ class Task(Generic[P, R]):
             owner=using.owner,
             owned=using.owner is not None,
         )
-        return self._begin(start)
 
 
 class Using(Generic[P, R]):
@@ -180,7 +182,11 @@ class Using(Generic[P, R]):
 
     async def start(self, *args: P.args, **kwargs: P.kwargs) -> Job:
         """As `Task.start()`."""
-        return await self._task._start_of(self, args, kwargs)
+        return await self._task._begin(self.start_of(*args, **kwargs))
+
+    def start_of(self, *args: P.args, **kwargs: P.kwargs) -> Start:
+        """What `start()` would begin."""
+        return self._task._start_of(self, args, kwargs)
 
 
 class Tasks:

@@ -45,8 +45,10 @@ async def work(progress: Progress, name: str, seconds: float, again_s: float) ->
             await asyncio.sleep(STEP_S)
             progress.advance()
     finally:
-        await asyncio.sleep(STEP_S)
-        note_down("stop", name, progress.attempt, os.getpid())
+        try:
+            await asyncio.sleep(STEP_S)
+        finally:
+            note_down("stop", name, progress.attempt, os.getpid())
     return {"attempt": progress.attempt, "pid": os.getpid()}
 
 

@@ -26,9 +26,9 @@ async function* parse(body, onChunk) {
 		const text = cr ? chunk.value.replace(/^\n/, "") : chunk.value; // the other half of a CRLF
 		cr = chunk.value.endsWith("\r");
 		const lines = (rest + text).split(/\r\n?|\n/);
-		rest = lines.pop();
+		rest = lines.pop() ?? "";
 		for (const line of lines) {
-			const [, name, value] = /^([^:]*):? ?(.*)/s.exec(line);
+			const [, name, value] = /^([^:]*):? ?(.*)/s.exec(line) ?? [];
 			if (name == "event") event = value;
 			if (name == "data") data += value + "\n";
 			if (line) continue;
@@ -70,13 +70,18 @@ function createFeed(base) {
 	}
 
 	async function attempt(signal) {
-		if (!ids()[0]) return (ticker = void clearInterval(ticker));
+		if (!ids()[0]) {
+			clearInterval(ticker);
+			ticker = 0;
+			return;
+		}
 		if (query != (query = "?id=" + ids().join("&id="))) etag = "";
 		const poll = hidden || buffered;
 		const headers = new Headers({ Accept: poll ? Accept : "text/event-stream" });
 		if (poll && etag) headers.set("If-None-Match", etag);
 		if (poll && !hidden) headers.set("Prefer", "wait=25");
-		expect("answer", SILENCE_MS);
+		if (poll) expect("answer", SILENCE_MS);
+		else expect("greeting", 1e4); // some proxies hold back even the headers
 		let wait;
 		try {
 			const url = base + (poll ? "" : "events") + query;
@@ -122,7 +127,7 @@ function createFeed(base) {
 		return hidden ? 15e3 : 1e3;
 	}
 
-	/** Learns from an error response or what fetch threw. */
+	/** @param {any} error  a response, or what fetch threw */
 	function failed({ status, headers }) {
 		badSince ||= Date.now();
 		silences = abort.signal.aborted ? silences + 1 : 0;
@@ -153,7 +158,7 @@ export class JobWatcher extends EventTarget {
 	constructor(src) {
 		super();
 		this.src = new URL(src, document.baseURI).href;
-		const [, base, id] = /(.*\/)([^?#]*)/.exec(this.src);
+		const [, base, id] = /(.*\/)([^?#]*)/.exec(this.src) ?? [];
 		this.id = id;
 		const fits = (feed) => feed.base == base && feed.ids().length < 50; // the server's limit
 		this.#feed = feeds.find(fits) ?? feeds[feeds.push(createFeed(base)) - 1];
@@ -477,7 +482,7 @@ export class HeadwayBar extends HTMLElement {
 	#draw() {
 		const ui = this.#ui;
 		/** @type {any} */
-		const focused = this.shadowRoot.activeElement;
+		const focused = this.shadowRoot?.activeElement;
 		const { job = {}, state: actual = "connecting" } = this.#watcher ?? {};
 		const { progress = {}, links = {}, error, resumed_ratio: resumed } = job;
 		const state = this.#busy || actual;

