@@ -12,13 +12,12 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from quart.typing import TestClientProtocol
+from quart.typing import TestClientProtocol as Client
 
 from tests.apps.process import App, Apps, free_port, wait_until
 from tests.conftest import Until
@@ -40,7 +39,7 @@ def apps(tmp_path: Path) -> Iterator[Apps]:
         yield apps
 
 
-def serve(apps: Apps, **settings: object) -> App:
+def serve(apps: Apps, **settings: str) -> App:
     return apps.serve(*QUART_RUN, app="progress_bar:app", cwd=FOLDER, **settings)
 
 
@@ -50,9 +49,7 @@ def status(app: App) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def client(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[TestClientProtocol]:
+async def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Client]:
     """The app in this process, with dice that make its steps short."""
     monkeypatch.setenv("HEADWAY_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.delenv("HEADWAY_URL", raising=False)
@@ -63,7 +60,7 @@ async def client(
         yield app.test_client()
 
 
-async def status_of(client: TestClientProtocol) -> dict[str, Any]:
+async def status_of(client: Client) -> dict[str, Any]:
     return dict(await (await client.get("/check_status/")).get_json())
 
 
@@ -75,7 +72,7 @@ def test_example_is_short() -> None:
     assert len((FOLDER / "progress_bar.py").read_text().splitlines()) < 80
 
 
-async def test_get_starts_nothing(client: TestClientProtocol) -> None:
+async def test_get_starts_nothing(client: Client) -> None:
     """The pages offer the button, and looking at them changes nothing."""
     for path in ("/", "/start_work/"):
         page = await client.get(path)
@@ -90,13 +87,13 @@ async def test_get_starts_nothing(client: TestClientProtocol) -> None:
     }
 
 
-async def test_post_starts_and_leads_to_the_bar(client: TestClientProtocol, until: Until) -> None:
+async def test_post_starts_and_leads_to_the_bar(client: Client, until: Until) -> None:
     """The button starts the work and leads to its bar, which says "Done!" at the end."""
     started = await client.post("/start_work/")
     bar = await (await client.get("/progress/")).get_data(as_text=True)
 
     async def ready() -> bool:
-        return (await status_of(client))["state"] == "ready"
+        return bool((await status_of(client))["state"] == "ready")
 
     await until(ready, "the work is done")
     done = await (await client.get("/progress/")).get_data(as_text=True)
@@ -106,7 +103,7 @@ async def test_post_starts_and_leads_to_the_bar(client: TestClientProtocol, unti
     assert "Done!" in done
 
 
-async def test_second_start_has_to_wait(client: TestClientProtocol, until: Until) -> None:
+async def test_second_start_has_to_wait(client: Client, until: Until) -> None:
     """While work runs a second start is refused, with words and a link; afterwards it may."""
     await client.post("/start_work/")
 
@@ -120,7 +117,7 @@ async def test_second_start_has_to_wait(client: TestClientProtocol, until: Until
     assert await until(again, "it may start again")
 
 
-async def test_eight_starts_run_one_job(client: TestClientProtocol, until: Until) -> None:
+async def test_eight_starts_run_one_job(client: Client, until: Until) -> None:
     """However many press the button at once, one job runs, and one of them has started it."""
     answers = await asyncio.gather(*(client.post("/start_work/") for _ in range(8)))
     headway = importlib.import_module("progress_bar").headway
@@ -175,9 +172,9 @@ def redis_port(tmp_path: Path) -> Iterator[int]:
     if binary is None:
         pytest.skip("there is no redis-server on this machine")
     port = free_port()
-    command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", tmp_path]
+    command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
     with (tmp_path / "redis.log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, start_new_session=True)
+        server = subprocess.Popen(command, cwd=tmp_path, stdout=log, start_new_session=True)
     yield port
     server.kill()
     server.wait(10)

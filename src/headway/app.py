@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextlib
 import logging
 import os
 import secrets
@@ -516,13 +517,15 @@ def _kept_secret(state_dir: Path) -> str:
     """The secret of this state folder, made on first use; only its user can read it."""
     path = state_dir / SECRET_FILE
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    except FileExistsError:
-        return path.read_text()
-    with os.fdopen(handle, "w") as file:
-        file.write(secret := secrets.token_urlsafe(32))
-    return secret
+    if not path.exists():
+        # It gets its name when it is whole: another process may look for it at this moment.
+        draft = path.with_name(f"{SECRET_FILE}.{secrets.token_hex(8)}")
+        with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(32))
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(draft)
+        draft.unlink()
+    return path.read_text()
 
 
 async def _asked(ask: Ask, request: Any) -> Any:

@@ -233,13 +233,17 @@ class Hub:
         self._work.set()
 
     async def _listen(self, pubsub: PubSub) -> None:
-        confirmed = 0
+        confirmed, asked = 0, False
         while True:
-            message = await pubsub.get_message(timeout=QUIET_S)
+            message = await pubsub.get_message(timeout=PONG_S if asked else QUIET_S)
             if message is None:
-                await pubsub.ping()
-                if await pubsub.get_message(timeout=PONG_S) is None:
+                if asked:
                     raise TimeoutError("the store has gone silent")
+                await pubsub.ping()
+                asked = True
+                continue
+            asked = False  # whatever came, perhaps before the pong, it lives
+            if message["type"] == "pong":
                 continue
             self._hear(message)
             if not self.live and message["type"] == "ssubscribe":

@@ -103,12 +103,12 @@ class Watchdog:
 
     async def _serve(self) -> None:
         while True:
-            await self._rest()
             try:
                 await self.look()
                 await self._sweep()
             except StoreError as error:
                 logger.warning("leases could not be looked at: %s", error)
+            await self._rest()
 
     async def _rest(self) -> None:
         try:
@@ -125,12 +125,12 @@ class Watchdog:
         return self._clock() - max(contact_at, self._woke_at) >= self._grace_s
 
     def _slept(self, now: float) -> bool:
-        """True if this process, or the whole machine, was frozen since the last look.
+        """True if this process, or the whole machine, may have been frozen since the last look.
 
         Then the others may have been frozen with it, and their leases say nothing yet.
         """
         before, self._store_time = self._store_time, now
-        if before is None or now - before < self._lease_s / 2:
+        if before is not None and now - before < self._lease_s / 2:
             return False
         self._woke_at = self._clock()
         return True

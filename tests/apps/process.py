@@ -26,7 +26,7 @@ PYTHON = sys.executable
 TERMINAL = {"succeeded", "failed", "cancelled"}
 
 
-def wait_until(what: str, holds: Callable[[], T], *, within_s: float = DEADLINE_S) -> T:
+def wait_until(what: str, holds: Callable[[], T | None], *, within_s: float = DEADLINE_S) -> T:
     """Ask until the answer is true, and return it; *what* tells what was waited for in vain."""
     give_up_at = time.monotonic() + within_s
     while not (answer := holds()):
@@ -67,7 +67,7 @@ class App:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_hear_signals,
+                preexec_fn=_hear_signals,  # noqa: PLW1509 - it takes no lock
             )
         self.pid = self.process.pid
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE_S)
@@ -115,20 +115,18 @@ class App:
             return job if job["state"] in states and same else None
 
         try:
-            return wait_until(f"{job_id} is {states} {fields}", reached, within_s=within_s)  # type: ignore[return-value]
+            return wait_until(f"{job_id} is {states} {fields}", reached, within_s=within_s)
         except AssertionError as error:
             raise AssertionError(f"{error}, it is {self.job(job_id)}") from None
 
     def moves(self, job_id: str) -> dict[str, Any]:
         """Wait until the job is running and something of it is done."""
-        return wait_until(
-            f"{job_id} moves",
-            lambda: (
-                job
-                if (job := self.job(job_id))["state"] == "running" and job["progress"]["done"] > 0
-                else None
-            ),
-        )  # type: ignore[return-value]
+
+        def moved() -> dict[str, Any] | None:
+            job = self.job(job_id)
+            return job if job["state"] == "running" and job["progress"]["done"] > 0 else None
+
+        return wait_until(f"{job_id} moves", moved)
 
     def ends(self, job_id: str, *, within_s: float = DEADLINE_S) -> dict[str, Any]:
         """Wait until the job has ended; return it."""
@@ -183,7 +181,7 @@ class Apps:
             return 0
 
     def serve(
-        self, *command: str, app: str = "works:app", cwd: Path = HERE, **settings: object
+        self, *command: str, app: str = "works:app", cwd: Path = HERE, **settings: float | str
     ) -> App:
         """Serve *app* and wait until it answers; uvicorn does, unless *command* says who.
 

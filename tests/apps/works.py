@@ -91,6 +91,12 @@ def blind(progress: Progress, name: str, seconds: float, again_s: float) -> None
         clean_up(name, progress.attempt, again_s)
 
 
+@headway.task(run="process")
+def child(progress: Progress, name: str, seconds: float, again_s: float) -> None:
+    """In a process of its own."""
+    thread.function(progress, name, seconds, again_s)
+
+
 def clean_up(name: str, attempt: int, seconds: float) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -102,10 +108,10 @@ def clean_up(name: str, attempt: int, seconds: float) -> None:
 async def block(progress: Progress, name: str, seconds: float, again_s: float) -> None:
     """Does what an async task must not: blocks the loop."""
     note_down("start", name, progress.attempt, os.getpid())
-    time.sleep(seconds)  # noqa: ASYNC251 (it is what this task is for)
+    time.sleep(seconds)
 
 
-TASKS = {task.name: task for task in (once, again, count, thread, blind, block)}
+TASKS = {task.name: task for task in (once, again, count, thread, blind, block, child)}
 
 
 @app.post("/start/<task>")

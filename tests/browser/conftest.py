@@ -70,6 +70,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """Of the job of this test; its orders are kept under it."""
+    return str(request.node.name)
+
+
+@pytest.fixture
 def own_site(tmp_path: Path) -> Iterator[Site]:
     """A server that the test may end and start again. It misses its jobs quickly."""
     with Site(tmp_path, LEASE_S=1) as site:
@@ -96,7 +102,7 @@ class Complaints:
 
     def _console(self, message: ConsoleMessage) -> None:
         if message.type in {"error", "warning"}:
-            self._found.append(message.text)
+            self._found.append(f"{message.text} at {message.location['url']}")
 
     def _error(self, error: WebError) -> None:
         self._found.append(str(error.error))

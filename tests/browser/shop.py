@@ -96,9 +96,24 @@ async def watch() -> str:
     return await render_template_string(WATCH, jobs=jobs, label=label)
 
 
+@app.get("/favicon.ico")
+async def icon() -> tuple[str, int]:
+    return "", 204
+
+
 @app.get("/result.txt")
 async def result() -> str:
     return "packed"
+
+
+@app.post("/bye")
+async def bye() -> dict[str, int]:
+    """End the streams as they end when they are old, or when the server stops."""
+    headway._api.drain()
+    while headway._api.streams:
+        await asyncio.sleep(0.01)
+    headway._api.draining = False
+    return await streams()
 
 
 @app.get("/streams")

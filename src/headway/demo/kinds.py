@@ -27,7 +27,7 @@ class Sizes:
     files: int = 300
     width: int = 720
     height: int = 450
-    pairs: int = 1_200
+    pairs: int = 1_000
     broken_rows: int = 60_000
     megabytes: int = 80
 

@@ -20,7 +20,9 @@ async function start(form) {
 	const response = await fetch(form.action, { method: "POST", headers: { Accept: "application/json" } });
 	if (!response.ok) throw new Error(`status ${response.status}`);
 	const { id } = await response.json();
-	show(document.getElementById(`job-${id}`) ?? add(await fresh(id)));
+	const shown = () => document.getElementById(`job-${id}`);
+	const entry = shown() ?? (await fresh(id));
+	show(shown() ?? add(entry)); // a double click waits twice for the same one
 }
 
 function add(entry) {
