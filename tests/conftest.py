@@ -18,10 +18,13 @@ import redis
 from hypothesis import HealthCheck, settings
 
 from headway import Headway
+from headway._link import Link
 from headway.job import State
 from headway.server import Server
+from headway.store import Keys, Store
 
 DEADLINE_S = 10.0
+PARTITIONS = 4
 ON_BOTH_SERVERS = {"test_store", "test_watch"}
 
 Until = Callable[..., Awaitable[Any]]
@@ -195,6 +198,27 @@ def keyspace(url: str) -> Iterator[Keyspace]:
 def prefix(keyspace: Keyspace) -> str:
     """Begins every key of this test, and of no other one."""
     return keyspace.prefix
+
+
+@pytest.fixture
+async def link(url: str) -> AsyncIterator[Link]:
+    """The connection of the store below."""
+    link = Link(url)
+    link.open()
+    yield link
+    await link.aclose()
+
+
+@pytest.fixture
+def keys(prefix: str) -> Keys:
+    """The names of what this test keeps."""
+    return Keys(prefix, PARTITIONS)
+
+
+@pytest.fixture
+def store(link: Link, keys: Keys) -> Store:
+    """The store as the worker "first" has it."""
+    return Store(link, keys, "first", keep_s=60)
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from headway.demo import make_app
 from headway.demo.kinds import Sizes
 from headway.demo.primes import is_prime
 from headway.demo.rows import import_orders
-from headway.demo.shelf import FOLDERS, Folder, Shelf, new_ticket
+from headway.demo.shelf import FOLDERS, Folder, Shelf
 
 SMALL = Sizes(rows=1_500, files=9, width=40, height=24, pairs=3, broken_rows=1_000, megabytes=3)
 SLOW = Sizes(width=720, height=8_000)
@@ -269,9 +269,10 @@ async def test_files_that_were_not_linked_cannot_be_fetched(visitor: Visitor) ->
     outcome = await visitor.outcome("archive")
     folder = outcome["url"].rpartition("/")[0]
     names = ["other", "..%2f..%2fetc%2fpasswd", "%2e%2e/folder.tar.gz", "folder.tar.gz/", ""]
-    statuses = [(await visitor.http.get(f"{folder}/{name}")).status_code for name in names]
+    urls = [*(f"{folder}/{name}" for name in names), "/files/x/folder.tar.gz"]
+    statuses = [(await visitor.http.get(url)).status_code for url in urls]
 
-    assert statuses == [404] * len(names)
+    assert statuses == [404] * len(urls)
 
 
 async def test_files_that_have_gone_are_told_as_gone(url: str, prefix: str, tmp_path: Path) -> None:
@@ -306,17 +307,17 @@ async def test_files_end_with_the_app(url: str, prefix: str, tmp_path: Path) -> 
 
 def test_shelf_keeps_only_the_newest_folders() -> None:
     """What many visitors make cannot fill the disk; and what fails leaves nothing."""
-    shelf, tickets = Shelf(), [new_ticket() for _ in range(FOLDERS + 3)]
+    shelf, ids = Shelf(), [f"job-{number}" for number in range(FOLDERS + 3)]
     shelf.open()
     try:
-        for ticket in tickets:
-            with shelf.folder(ticket) as folder:
+        for job_id in ids:
+            with shelf.folder(job_id) as folder:
                 (folder / "file").write_text("something")
         with suppress(JobError), shelf.folder("failing") as folder:
             (folder / "file").write_text("something")
             raise JobError("no")
 
-        assert [t for t in tickets if shelf.find(t, "file")] == tickets[3:]
+        assert [i for i in ids if shelf.find(i, "file")] == ids[3:]
         assert shelf.find("failing", "file") is None
     finally:
         shelf.close()
@@ -327,7 +328,7 @@ def test_shelf_keeps_only_the_newest_folders() -> None:
 
 def test_work_runs_without_a_store(tmp_path: Path) -> None:
     """The work is ordinary code: a test of it needs a Progress and nothing else."""
-    outcome = import_orders(Progress(), Folder("ticket", tmp_path), 250)
+    outcome = import_orders(Progress(), Folder("none", tmp_path), 250)
 
     assert outcome["facts"]["rows"] == 250
 
@@ -340,7 +341,7 @@ def test_unreadable_amount_is_told_by_its_row(
     monkeypatch.setattr("headway.demo.rows._order", lambda number, random: row)
 
     with pytest.raises(JobError, match="Row 1 cannot be read"):
-        import_orders(Progress(), Folder("ticket", tmp_path), 1)
+        import_orders(Progress(), Folder("none", tmp_path), 1)
 
 
 def test_demo_is_not_loaded_with_the_library() -> None:

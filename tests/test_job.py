@@ -269,8 +269,7 @@ def test_to_json_says_what_cannot_be_written(value: object) -> None:
 
 def test_to_json_limits_bytes() -> None:
     """The limit counts bytes, not characters; the error has both numbers."""
-    with pytest.raises(TooLarge, match=r"note: 22 bytes, the limit is 21\. Shorten it") as caught:
+    with pytest.raises(TooLarge, match=r"note: 22 bytes, the limit is 21\. Shorten it"):
         to_json("ü" * 10, what="note", limit=21, cure="Shorten it.")
 
-    assert (caught.value.size, caught.value.limit) == (22, 21)
     assert to_json("ü" * 10, what="note", limit=22, cure="")

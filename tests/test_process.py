@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import itertools
 import os
 import signal
 import sys
@@ -61,7 +62,7 @@ def spin(progress: Progress, marker: str, *, reports: bool, stubborn: bool) -> N
     progress.note("in")
     while True:
         try:
-            while True:
+            for _ in itertools.count():
                 if reports:
                     progress.advance()
         except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
 import threading
 import time
@@ -405,7 +406,7 @@ async def test_cancelled_is_true_for_a_thread(headway: Headway, reports: bool) -
     def work(progress: Progress) -> None:
         try:
             progress.note("in")
-            while True:
+            for _ in itertools.count():
                 if reports:
                     progress.advance()
         except JobCancelled:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Callable, Sequence
 from hashlib import sha1
@@ -19,8 +20,11 @@ from urllib.parse import urlsplit
 import redis
 import redis.asyncio
 from redis import exceptions as failures
+from redis.asyncio.client import PubSub
+from redis.asyncio.connection import Connection
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
+from redis.connection import parse_url
 from redis.retry import Retry
 
 from headway.errors import (
@@ -67,23 +71,29 @@ def url_of(url: str) -> str:
     """Return *url* as the client wants it: `valkey://` is another name for `redis://`.
 
     Raises:
-        BadInput: the scheme is not one that can be served.
+        BadInput: it is not one that can be served.
     """
     scheme, colon, rest = url.partition(":")
     known = {"valkey": "redis", "valkeys": "rediss", "redis": "redis", "rediss": "rediss"}
-    if scheme == "unix" and colon:
-        return url
-    if scheme not in known or not colon:
+    known["unix"] = "unix"
+    wanted = f"{known.get(scheme, '')}:{rest}"
+    try:
+        if scheme not in known or not colon:
+            raise ValueError("no scheme that is known")
+        parse_url(wanted)  # type: ignore[no-untyped-call]
+        _ = urlsplit(wanted).port
+    except ValueError:
         raise BadInput(
             f"store URL {_unsecret(url)!r}: use redis://, rediss://, valkey://, valkeys:// or "
             "unix://, for example redis://localhost:6379"
-        )
-    return f"{known[scheme]}:{rest}"
+        ) from None
+    return wanted
 
 
 def _unsecret(url: str) -> str:
-    parts = urlsplit(url)
-    return url.replace(f":{parts.password}@", ":***@") if parts.password else url
+    # By its looks, for a URL that cannot be parsed can hold a password too.
+    url = re.sub(r"//([^:@/]*):.*@", r"//\1:***@", url)
+    return re.sub(r"(password=)[^&#]*", r"\1***", url)
 
 
 def _options() -> dict[str, Any]:
@@ -111,7 +121,9 @@ def _raise(error: Exception, where: str) -> NoReturn:
             "or look at the server's disk."
         ) from error
     if isinstance(error, (OSError, failures.ConnectionError, failures.TimeoutError)):
-        if isinstance(error, failures.AuthenticationError):
+        # The client has no class of its own for WRONGPASS, and cuts the word off.
+        wrong = text.startswith("invalid username-password")
+        if wrong or isinstance(error, failures.AuthenticationError):
             raise StoreError(
                 f"the store at {where} refused the login ({text}). Check the user and password "
                 "in HEADWAY_URL."
@@ -149,6 +161,15 @@ def _missing(calls: Sequence[Call], raw: Sequence[Any]) -> list[int]:
     return [i for i, one in enumerate(raw) if isinstance(one, failures.NoScriptError)]
 
 
+class _Listening(PubSub):
+    """A subscription whose owner makes a new one when its connection is lost."""
+
+    async def _reconnect(self, conn: Connection, *args: Any, **kwargs: Any) -> None:
+        # The client's own would connect and subscribe again, only to raise the error after it;
+        # and two of them at once, of a reader and a writer, leave a connection behind.
+        await conn.disconnect()
+
+
 class Link(_Base):
     """The loop's connection. Whatever is asked while a pipeline is under way goes in the next one.
 
@@ -170,6 +191,10 @@ class Link(_Base):
         )
         self.contact_at: float | None = None
         """When this link last began to have contact without a break; monotonic seconds."""
+
+    def pubsub(self) -> PubSub:
+        """A connection of its own that listens. The caller closes it."""
+        return _Listening(self.client.connection_pool)
 
     def open(self) -> None:
         """Start to serve calls. Connects with the first one."""

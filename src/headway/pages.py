@@ -24,7 +24,7 @@ _FILES: Final = {
 }
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 HEADERS: Final = (
     ("Content-Type", "text/html; charset=utf-8"),
@@ -161,7 +161,7 @@ def _page(title: str, body: str, base: str, *, head: str = "") -> bytes:
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
+        '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
         f'<link rel="stylesheet" href="{escape(base)}/static/headway.css">{script(base)}{head}'
         f"</head><body><main>{body}</main></body></html>"
     ).encode()

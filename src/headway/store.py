@@ -7,6 +7,7 @@ else. Nothing here decides anything about a job: the scripts do, atomically.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from headway.job import Attempt, Failure, Job, State, is_id
 __all__ = ["Claim", "Keys", "Lines", "Settled", "Store", "ThreadStore"]
 
 OWNER_INDEX_DAYS: Final = 30  # an index that nobody touched for so long lists nothing that lives
+logger = logging.getLogger("headway.store")
+
 MUTABLE: Final = frozenset(
     (
         "rev",
@@ -203,7 +206,7 @@ class Store(_Acts):
 
     def pubsub(self) -> PubSub:
         """A connection that listens. The caller closes it."""
-        return self._link.client.pubsub()
+        return self._link.pubsub()
 
     async def create(
         self, job_id: str, record: Mapping[str, str], lease_s: float, flight: str | None = None
@@ -335,9 +338,8 @@ class Store(_Acts):
         asked = [i for i in job_ids if is_id(i)]
         reads = [Call(None, ("HGETALL", self.keys.record(i))) for i in asked]
         answers = await self._link.call_all(reads)
-        found = {
-            i: Job.from_record(r) for i, a in zip(asked, answers, strict=True) if (r := _pairs(a))
-        }
+        records = ((i, _pairs(a)) for i, a in zip(asked, answers, strict=True))
+        found = {i: job for i, r in records if r and (job := _readable(r)) is not None}
         if strict:
             for job_id in job_ids:
                 if job_id not in found:
@@ -384,6 +386,15 @@ class Store(_Acts):
 
 
 _FIXED: Final = ("task", "title", "owner", "args", "options", "on_lost", "max_attempts")
+
+
+def _readable(record: Mapping[str, str]) -> Job | None:
+    # What something else has written, or has half removed, must not hide the other jobs.
+    try:
+        return Job.from_record(record)
+    except (KeyError, ValueError, msgspec.MsgspecError) as error:
+        logger.error("the record of job %s cannot be read: %r", record.get("id"), error)
+        return None
 
 
 def _order() -> int:

@@ -209,6 +209,9 @@ class Hub:
                 if failures == 0:
                     logger.warning("announcements are not heard: %s", error)
                 failures += 1
+            except Exception:  # without it nobody in this process would see a change again
+                logger.exception("the hub met an error of its own, and begins anew")
+                failures += 1
             finally:
                 self._set_live(live=False)
                 self._settled.set()
@@ -311,4 +314,7 @@ async def _end(tasks: list[asyncio.Task[None]]) -> None:
     while pending:
         for task in pending:
             task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=0.2)
+        done, pending = await asyncio.wait(pending, timeout=0.2)
+        for task in done:
+            if not task.cancelled():
+                task.exception()  # looked at: the first one's error is the one that is told

@@ -154,7 +154,9 @@ class ThreadWork:
 def interrupt_thread(ident: int) -> None:
     """Raise `JobCancelled` in a thread, at its next step of Python.
 
-    A call into C that blocks is not interrupted; the exception comes when it returns.
+    A call into C that blocks is not interrupted; the exception comes when it returns. Delivered on
+    the backward jump of a `while`, it can pass by the `finally` around that loop (CPython 3.11 to
+    3.13, seen with each of them): so a call of `Progress` raises first, and this comes after it.
     Source: CPython C API, `PyThreadState_SetAsyncExc`.
     """
     ctypes.pythonapi.PyThreadState_SetAsyncExc(

@@ -85,7 +85,8 @@ def blind(progress: Progress, name: str, seconds: float, again_s: float) -> None
     note_down("start", name, progress.attempt, os.getpid())
     try:
         until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        # Not `while`: CPython can leave out a `finally` when it interrupts the jump of a `while`.
+        for _ in iter(lambda: time.monotonic() < until, False):
             pass
     finally:
         clean_up(name, progress.attempt, again_s)

@@ -40,14 +40,14 @@ class Kind:
     """A card of the page.
 
     Args:
-        start: starts it for the current visitor, given the name of a folder for its files.
+        start: starts it for the current visitor.
     """
 
     name: str
     title: str
     text: str
     tags: tuple[str, ...]
-    start: Callable[[str], Awaitable[Job]]
+    start: Callable[[], Awaitable[Job]]
 
 
 def register(headway: Headway, shelf: Shelf, sizes: Sizes) -> dict[str, Kind]:
@@ -59,8 +59,8 @@ def register(headway: Headway, shelf: Shelf, sizes: Sizes) -> dict[str, Kind]:
 
 def _rows(headway: Headway, shelf: Shelf, sizes: Sizes) -> Kind:
     @headway.task(on_lost="retry")
-    def import_orders(progress: Progress, ticket: str, count: int) -> Outcome:
-        with shelf.folder(ticket) as folder:
+    def import_orders(progress: Progress, count: int) -> Outcome:
+        with shelf.folder(progress.job_id) as folder:
             return rows.import_orders(progress, folder, count)
 
     title = f"Import {sizes.rows:,} rows"
@@ -69,14 +69,14 @@ def _rows(headway: Headway, shelf: Shelf, sizes: Sizes) -> Kind:
         title=title,
         text="Writes a CSV file of orders, checks every row and imports it into SQLite.",
         tags=("thread", "rows"),
-        start=lambda ticket: import_orders.using(key=KEY, title=title).start(ticket, sizes.rows),
+        start=lambda: import_orders.using(key=KEY, title=title).start(sizes.rows),
     )
 
 
 def _archive(headway: Headway, shelf: Shelf, sizes: Sizes) -> Kind:
     @headway.task(on_lost="retry")
-    def pack_folder(progress: Progress, ticket: str, count: int) -> Outcome:
-        with shelf.folder(ticket) as folder:
+    def pack_folder(progress: Progress, count: int) -> Outcome:
+        with shelf.folder(progress.job_id) as folder:
             return archive.pack_folder(progress, folder, count)
 
     title = "Compress a folder"
@@ -85,14 +85,14 @@ def _archive(headway: Headway, shelf: Shelf, sizes: Sizes) -> Kind:
         title=title,
         text=f"Generates {sizes.files:,} files, hashes each one and packs them all.",
         tags=("thread", "three stages"),
-        start=lambda ticket: pack_folder.using(key=KEY, title=title).start(ticket, sizes.files),
+        start=lambda: pack_folder.using(key=KEY, title=title).start(sizes.files),
     )
 
 
 def _picture(headway: Headway, shelf: Shelf, sizes: Sizes) -> Kind:
     @headway.task(on_lost="retry")
-    def render_picture(progress: Progress, ticket: str, width: int, height: int) -> Outcome:
-        with shelf.folder(ticket) as folder:
+    def render_picture(progress: Progress, width: int, height: int) -> Outcome:
+        with shelf.folder(progress.job_id) as folder:
             return picture.render(progress, folder, width, height)
 
     title = "Render a picture"
@@ -101,9 +101,7 @@ def _picture(headway: Headway, shelf: Shelf, sizes: Sizes) -> Kind:
         title=title,
         text="Computes a corner of the Mandelbrot set, point by point. Slow enough to cancel.",
         tags=("thread", "all arithmetic"),
-        start=lambda ticket: render_picture.using(key=KEY, title=title).start(
-            ticket, sizes.width, sizes.height
-        ),
+        start=lambda: render_picture.using(key=KEY, title=title).start(sizes.width, sizes.height),
     )
 
 
@@ -118,14 +116,14 @@ def _primes(headway: Headway, shelf: Shelf, sizes: Sizes) -> Kind:
         title=title,
         text="Searches 25-digit numbers for twin primes. Nobody knows where the next pair is.",
         tags=("thread", "no total"),
-        start=lambda _: find_twins.using(key=KEY, title=title).start(sizes.pairs),
+        start=lambda: find_twins.using(key=KEY, title=title).start(sizes.pairs),
     )
 
 
 def _transfer(headway: Headway, shelf: Shelf, sizes: Sizes) -> Kind:
     @headway.task(on_lost="retry")
-    async def send_file(progress: Progress, ticket: str, megabytes: int) -> Outcome:
-        with shelf.folder(ticket) as folder:
+    async def send_file(progress: Progress, megabytes: int) -> Outcome:
+        with shelf.folder(progress.job_id) as folder:
             return await transfer.send_file(progress, folder, megabytes)
 
     title = f"Send {sizes.megabytes} megabytes"
@@ -134,14 +132,14 @@ def _transfer(headway: Headway, shelf: Shelf, sizes: Sizes) -> Kind:
         title=title,
         text="Streams a file over a TCP connection to a server that packs and checks it.",
         tags=("async def", "megabytes"),
-        start=lambda ticket: send_file.using(key=KEY, title=title).start(ticket, sizes.megabytes),
+        start=lambda: send_file.using(key=KEY, title=title).start(sizes.megabytes),
     )
 
 
 def _broken(headway: Headway, shelf: Shelf, sizes: Sizes) -> Kind:
     @headway.task(on_lost="retry")
-    def import_broken(progress: Progress, ticket: str, count: int) -> Outcome:
-        with shelf.folder(ticket) as folder:
+    def import_broken(progress: Progress, count: int) -> Outcome:
+        with shelf.folder(progress.job_id) as folder:
             return rows.import_broken(progress, folder, count)
 
     title = "Import a broken file"
@@ -150,7 +148,5 @@ def _broken(headway: Headway, shelf: Shelf, sizes: Sizes) -> Kind:
         title=title,
         text="One row of this file has lost a field. See how a failure is told.",
         tags=("thread", "fails"),
-        start=lambda ticket: import_broken.using(key=KEY, title=title).start(
-            ticket, sizes.broken_rows
-        ),
+        start=lambda: import_broken.using(key=KEY, title=title).start(sizes.broken_rows),
     )

@@ -15,8 +15,8 @@ from quart.typing import ResponseReturnValue
 
 from headway.api import Viewer, _from_here
 from headway.demo.kinds import FULL, Sizes, register
-from headway.demo.shelf import FILES, Shelf, new_ticket
-from headway.errors import StoreError
+from headway.demo.shelf import FILES, Shelf
+from headway.errors import JobNotFound, StoreError
 from headway.job import Job
 from headway.quart import Headway
 from headway.settings import STATE_DIR
@@ -24,7 +24,6 @@ from headway.settings import STATE_DIR
 __all__ = ["build"]
 
 JOBS_SHOWN: Final = 8
-JOBS_SEARCHED: Final = 50
 HEADERS: Final = {
     "Cache-Control": "private, no-cache",
     "Content-Security-Policy": (
@@ -67,7 +66,7 @@ class _Routes:
     def add_to(self, app: Quart) -> None:
         app.add_url_rule("/", "index", self.index)
         app.add_url_rule("/start/<name>", "start", self.start, methods=["POST"])
-        app.add_url_rule(f"{FILES}/<ticket>/<name>", "file", self.file)
+        app.add_url_rule(f"{FILES}/<job_id>/<name>", "file", self.file)
         app.register_error_handler(StoreError, _no_store)
         app.add_template_filter(_shown, "shown")
         app.after_request(_guarded)
@@ -85,18 +84,17 @@ class _Routes:
         asked = self._headway._request("/")
         if not _from_here(asked):
             abort(403)
-        job = await kind.start(new_ticket())
+        job = await kind.start()
         if asked.wants_html:
             return redirect(f"/#job-{job.id}", 303)
         reply: Response = await self._headway.reply(job)
         return reply
 
-    async def file(self, ticket: str, name: str) -> Response:
-        url = f"{FILES}/{ticket}/{name}"
-        links = (link for job in await self._mine() for link in _links(job))
-        if all(link["url"] != url for link in links):
+    async def file(self, job_id: str, name: str) -> Response:
+        job = await self._mine(job_id)
+        if job is None or all(link["name"] != name for link in _links(job)):
             abort(404)
-        if (path := self._shelf.find(ticket, name)) is None:
+        if (path := self._shelf.find(job.id, name)) is None:
             abort(410)
         picture = name.endswith(".png")
         kind = "image/png" if picture else "application/octet-stream"
@@ -107,16 +105,19 @@ class _Routes:
             response.headers["Content-Disposition"] = f"inline; filename={name}"
         return response
 
-    async def _mine(self) -> list[Job]:
+    async def _mine(self, job_id: str) -> Job | None:
+        """The job, if the current visitor may watch it."""
         viewer: Viewer = await self._headway._who(self._headway._request("/"))
-        if viewer.owner is None:
-            return []
-        return await self._headway.list(owner=viewer.owner, limit=JOBS_SEARCHED)
+        try:
+            job = await self._headway.get(job_id)
+        except JobNotFound:
+            return None
+        return job if viewer.may_watch(job) else None
 
     def _outcome(self, job: Job) -> dict[str, Any] | None:
         if not isinstance(job.result, dict) or "facts" not in job.result:
             return None
-        gone = any(self._shelf.find(*_place(link)) is None for link in _links(job))
+        gone = any(self._shelf.find(job.id, link["name"]) is None for link in _links(job))
         return {**job.result, "gone": gone}
 
 
@@ -124,11 +125,6 @@ def _links(job: Job) -> list[dict[str, Any]]:
     """The files that a job has left, according to its result."""
     files = job.result.get("files") if isinstance(job.result, dict) else None
     return files if isinstance(files, list) else []
-
-
-def _place(link: dict[str, Any]) -> tuple[str, str]:
-    ticket, name = str(link["url"]).rsplit("/", 2)[-2:]
-    return ticket, name
 
 
 def _shown(value: object) -> str:

@@ -87,7 +87,7 @@ def _load(progress: Progress, source: Path, db: sqlite3.Connection, rows: int) -
         for number, row in enumerate(progress.track(lines, total=rows, unit="row"), start=1):
             batch.append(_checked(number, row))
             if len(batch) == BATCH_ROWS or number == rows:
-                progress.note(f"{row[1]}, {row[2]}: {row[3]}")
+                progress.note(f"Order of {row[2]}")
                 _store(db, batch)
 
 

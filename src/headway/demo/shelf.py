@@ -1,12 +1,11 @@
-"""The shelf: where jobs put the files that visitors may fetch. Knows no job and no visitor.
+"""The shelf: where jobs put the files that visitors may fetch. Knows no visitor.
 
-A folder for each piece of work, in one temporary folder that ends with the app. What failed or
-was cancelled leaves nothing behind, and of what succeeded only the newest folders are kept.
+A folder for each job, in one temporary folder that ends with the app. What failed or was
+cancelled leaves nothing behind, and of what succeeded only the newest folders are kept.
 """
 
 from __future__ import annotations
 
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from tempfile import mkdtemp
 from threading import Lock
 from typing import Final, NotRequired, TypedDict
 
-__all__ = ["Facts", "Folder", "Link", "Outcome", "Shelf", "new_ticket"]
+__all__ = ["Facts", "Folder", "Link", "Outcome", "Shelf"]
 
 FILES: Final = "/files"
 FOLDERS: Final = 12  # the biggest holds some 60 MB
@@ -42,16 +41,11 @@ class Outcome(TypedDict):
     picture: NotRequired[str]
 
 
-def new_ticket() -> str:
-    """A folder's name that nobody can guess."""
-    return secrets.token_hex(16)
-
-
 class Folder:
-    """The files of one piece of work."""
+    """The files of one job."""
 
-    def __init__(self, ticket: str, path: Path) -> None:
-        self.ticket = ticket
+    def __init__(self, job_id: str, path: Path) -> None:
+        self.job_id = job_id
         self.path = path
 
     def __truediv__(self, name: str) -> Path:
@@ -60,7 +54,7 @@ class Folder:
     def link(self, name: str) -> Link:
         """The file *name*, as it is now."""
         size = (self.path / name).stat().st_size
-        return Link(name=name, url=f"{FILES}/{self.ticket}/{name}", bytes=size)
+        return Link(name=name, url=f"{FILES}/{self.job_id}/{name}", bytes=size)
 
 
 class Shelf:
@@ -83,31 +77,32 @@ class Shelf:
             shutil.rmtree(root, ignore_errors=True)
 
     @contextmanager
-    def folder(self, ticket: str) -> Iterator[Folder]:
+    def folder(self, job_id: str | None) -> Iterator[Folder]:
         """An empty folder to work in. It stays if the work succeeds."""
-        path = self._path(ticket)
+        job_id = job_id or "none"
+        path = self._path(job_id)
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir()
         try:
-            yield Folder(ticket, path)
+            yield Folder(job_id, path)
         except BaseException:
             shutil.rmtree(path, ignore_errors=True)
             raise
-        self._keep(ticket)
+        self._keep(job_id)
 
-    def find(self, ticket: str, name: str) -> Path | None:
-        """The file's path, or None if it is no longer there. Trusts that it was once linked."""
-        path = self._path(ticket) / name
+    def find(self, job_id: str, name: str) -> Path | None:
+        """The file's path, or None if it is no longer there. Trusts that the job has linked it."""
+        path = self._path(job_id) / name
         return path if path.is_file() else None
 
-    def _keep(self, ticket: str) -> None:
+    def _keep(self, job_id: str) -> None:
         with self._lock:
-            self._done = [one for one in self._done if one != ticket] + [ticket]
+            self._done = [one for one in self._done if one != job_id] + [job_id]
             old, self._done = self._done[:-FOLDERS], self._done[-FOLDERS:]
         for one in old:
             shutil.rmtree(self._path(one), ignore_errors=True)
 
-    def _path(self, ticket: str) -> Path:
+    def _path(self, job_id: str) -> Path:
         if self.root is None:
             raise RuntimeError("the shelf is not open: it opens and closes with the app")
-        return self.root / ticket
+        return self.root / job_id

@@ -517,7 +517,7 @@ export class HeadwayBar extends HTMLElement {
 		}
 
 		const cancel = links.cancel && !isOver(state) && state != "cancelling" && !this.hasAttribute("nocancel");
-		const retry = links.retry && state == "failed";
+		const { retry } = links;
 		const href = state == "succeeded" && [job.result?.url, links.result].find(isSafe);
 		for (const [id, shown] of Object.entries({ cancel, retry, result: href })) {
 			this.#write(id, shown ? this.#text(id) : "");
