@@ -11,10 +11,10 @@ from typing import Any, cast
 import httpx
 import pytest
 from quart import Quart
-from tests.conftest import MakeHeadway
 
 from headway import EVERYONE, Headway, JobError, Progress, Task
 from headway.quart import Headway as QuartHeadway
+from tests.conftest import MakeHeadway
 
 DOORS = ["asgi", "quart"]
 OTHER_ID = "00" + "a" * 26

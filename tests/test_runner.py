@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from tests.conftest import MakeHeadway, Until
 
 from headway import (
     Headway,
@@ -34,6 +33,7 @@ from headway.errors import (
     TaskError,
     TooLarge,
 )
+from tests.conftest import MakeHeadway, Until
 
 
 @pytest.fixture
