@@ -21,6 +21,7 @@ def count_words(progress: Progress, text: str, rounds: int) -> dict[str, int]:
 
 @app.get("/")
 async def index():
+    await headway.visitor()  # names a new visitor: then even a first double click is one job
     return '<form method="post"><button>Count words</button></form>'
 
 

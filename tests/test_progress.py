@@ -177,7 +177,7 @@ async def test_track_async_left_early(asynchronous: bool, after: int) -> None:
             break
 
     assert read(progress).done == after
-    assert progress._node() is progress._meter.root
+    assert progress.here() is progress._meter.root
 
 
 @pytest.mark.parametrize("after", [0, 1, 6])

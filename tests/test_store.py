@@ -741,6 +741,7 @@ class Model:
     attempt: int = 0
     cancel: bool = False
     early: bool = False
+    delayed: bool = False
     swept: bool = False
     brief: bool = False
     ended_by: tuple[str, int] | None = None
@@ -752,7 +753,7 @@ class Model:
 
     def end(self, state: State, *, brief: bool) -> None:
         self.state, self.worker, self.leased, self.brief = state, "", False, brief
-        self.early = False
+        self.early = self.delayed = False
 
     def queue(self, worker: str, *, leased: bool) -> None:
         self.state, self.worker, self.leased = State.QUEUED, worker, leased
@@ -835,6 +836,7 @@ class StoreAndModel(RuleBasedStateMachine):
         if free:
             job.state, job.worker, job.leased = State.RUNNING, who, lease_s == LONG_S
             job.attempt += 1
+            job.delayed = False
             self.acted("claim", job, lease_s)
         if claim is not None:
             assert claim.job.attempt == job.attempt
@@ -902,6 +904,7 @@ class StoreAndModel(RuleBasedStateMachine):
         elif mine:
             long = LONG_S in (delay_s, lease_s) and delay_s > 0
             job.queue(who if delay_s else "", leased=long)
+            job.delayed = job.delayed or delay_s > 0
             job.early = delay_s == LONG_S or (delay_s == 0 and job.early)
             if delay_s == SHORT_S:
                 self.eye.past(self.eye.record(job.id)["retry_at"])
@@ -984,6 +987,7 @@ class StoreAndModel(RuleBasedStateMachine):
             assert (record["state"], int(record["attempt"])) == (model.state, model.attempt)
             assert record["worker"] == model.worker
             assert (record.get("cancel") == "1") == model.cancel
+            assert ("retry_at" in record) == model.delayed
             self.check_change(model, before, record)
             model.record = record
         self.act = None

@@ -8,92 +8,41 @@ words as for an id that nobody has.
 from __future__ import annotations
 
 import builtins
-import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Sequence
 from hashlib import blake2b
-from typing import Any, Final, Protocol
-from urllib.parse import urlsplit
+from typing import Final, Protocol
 
 import msgspec
 
 from headway import _sse, pages
-from headway.errors import (
-    JobNotFound,
-    StoreError,
-    StoreUnavailable,
+from headway.document import document
+from headway.errors import JobNotFound, StoreError, StoreUnavailable
+from headway.http import (
+    JSON,
+    NO_STORE,
+    NOSNIFF,
+    PRIVATE,
+    VARY,
+    Reply,
+    Request,
+    entity_tags,
+    from_here,
+    problem,
+    safe_url,
+    wait_s,
+    waited,
 )
-from headway.job import EVERYONE, Job, State, is_id
-from headway.watch import Hub, Seen, Watcher
+from headway.job import Job, State, is_id
+from headway.stream import HEARTBEAT_S, STREAM_AGE_S, Streams
+from headway.tokens import Viewer
+from headway.watch import Hub
 
-__all__ = ["Api", "Reply", "Request", "Viewer", "document", "problem"]
+__all__ = ["Api"]
 
-HEARTBEAT_S: Final = 15.0
-STREAM_AGE_S: Final = 900.0  # then it is opened anew, and who may watch is checked again
-RETRY_MS: Final = (1_000, 4_000)  # spread, so that a restart is not followed by a stampede
-WAIT_MAX_S: Final = 25.0  # under the 29 s after which some gateways give up
 STREAM_IDS: Final = 50
 LIST_LIMIT: Final = 50
 STORE_AGAIN_S: Final = 2
-
-_NO_STORE = ("Cache-Control", "no-store")
-_PRIVATE = ("Cache-Control", "private, no-cache")
-_JSON = ("Content-Type", "application/json")
-_NOSNIFF = ("X-Content-Type-Options", "nosniff")
-_VARY = ("Vary", "Accept, Cookie")
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a door has understood of a request.
-
-    Args:
-        path: below the mount, beginning with "/".
-        base: where the surface is mounted, such as "/jobs"; links begin with it.
-        headers: names in lower case.
-        native: the framework's own request, for `identify` and `operator`.
-    """
-
-    method: str
-    path: str
-    base: str
-    headers: Mapping[str, str] = field(default_factory=dict)
-    query: Mapping[str, list[str]] = field(default_factory=dict)
-    cookies: Mapping[str, str] = field(default_factory=dict)
-    native: Any = None
-
-    @property
-    def wants_html(self) -> bool:
-        """True for a browser that navigates: it prefers HTML to JSON."""
-        accept = self.headers.get("accept", "")
-        return "text/html" in accept and "application/json" not in accept
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What a door has to send. A stream body ends by itself, or when the door closes it."""
-
-    status: int
-    headers: list[tuple[str, str]]
-    body: bytes | AsyncIterator[bytes] = b""
-
-
-@dataclass(frozen=True, slots=True)
-class Viewer:
-    """Who asks: the owner of jobs, perhaps an operator, or nobody."""
-
-    owner: str | None
-    operator: bool = False
-
-    def may_watch(self, job: Job) -> bool:
-        mine = job.owner is not None and job.owner in {self.owner, EVERYONE}
-        return mine or self.operator
-
-    def may_cancel(self, job: Job) -> bool:
-        mine = job.owner is not None and job.owner == self.owner and job.owner != EVERYONE
-        return mine or self.operator
 
 
 class Jobs(Protocol):
@@ -116,34 +65,13 @@ class _Refused(Exception):
         self.reply = reply
 
 
-def problem(
-    status: int,
-    code: str,
-    title: str,
-    detail: str | None = None,
-    *,
-    headers: list[tuple[str, str]] | None = None,
-    **more: Any,
-) -> Reply:
-    """An error as a document. Source: RFC 9457; `code` is ours, and stable."""
-    body = {"type": f"urn:headway:{code}", "title": title, "status": status, "code": code}
-    if detail is not None:
-        body["detail"] = detail
-    kind = ("Content-Type", "application/problem+json")
-    return Reply(
-        status,
-        [kind, _NO_STORE, _NOSNIFF, *(headers or [])],
-        msgspec.json.encode({**body, **more}),
-    )
-
-
 def _not_found() -> _Refused:
     return _Refused(
         problem(404, "not_found", "No such job", "The id is wrong, or the job has expired.")
     )
 
 
-def store_problem(error: StoreError) -> Reply:
+def _store_problem(error: StoreError) -> Reply:
     """The store cannot answer now; the details stay in the log."""
     again = [("Retry-After", str(STORE_AGAIN_S))]
     if isinstance(error, StoreUnavailable):
@@ -155,57 +83,6 @@ def store_problem(error: StoreError) -> Reply:
         503, "store_refuses", "The job store cannot write now",
         "Nothing is lost. Try again in a moment.", headers=again,
     )  # fmt: skip
-
-
-def document(job: Job, base: str, *, may_cancel: bool) -> dict[str, Any]:
-    """The status document: the same in answers, events and pages. Times are RFC 3339, UTC."""
-    here = f"{base}/{job.id}"
-    ended = job.state.terminal
-    again = job.state in {State.FAILED, State.CANCELLED} and may_cancel
-    reading = job.progress
-    return {
-        "id": job.id,
-        "task": job.task,
-        "title": job.title,
-        "state": job.state,
-        "rev": job.rev,
-        "attempt": job.attempt,
-        "max_attempts": job.max_attempts,
-        "progress": {
-            "done": reading.done,
-            "total": reading.total,
-            "ratio": reading.ratio,
-            "unit": reading.unit,
-            "rate_per_s": reading.rate_per_s,
-            "stages": reading.stages,
-        },
-        "note": reading.note,
-        "eta_s": reading.eta_s,
-        "stalled": job.stalled,
-        "cancel_requested": job.cancel_requested,
-        "resumed_ratio": reading.resumed_ratio,
-        "retry_at": _rfc3339(job.retry_at),
-        "created_at": _rfc3339(job.created_at),
-        "started_at": _rfc3339(job.started_at),
-        "updated_at": _rfc3339(job.updated_at),
-        "finished_at": _rfc3339(job.finished_at),
-        "expires_at": _rfc3339(job.expires_at),
-        "error": job.error,
-        "result": job.result,
-        "links": {
-            "self": here,
-            "events": f"{here}/events",
-            "cancel": f"{here}/cancel" if may_cancel and not ended else None,
-            "result": f"{here}/result" if job.state is State.SUCCEEDED else None,
-            "retry": f"{here}/retry" if again else None,
-        },
-    }
-
-
-def _rfc3339(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 class Api:
@@ -227,21 +104,7 @@ class Api:
     ) -> None:
         self._jobs = jobs
         self._who = who
-        self._heartbeat_s = heartbeat_s
-        self._age_s = age_s
-        self._streams: set[Watcher] = set()
-        self.draining = False
-
-    @property
-    def streams(self) -> int:
-        """How many event streams are open in this process."""
-        return len(self._streams)
-
-    def drain(self) -> None:
-        """End every stream, and begin no other: the server is about to stop."""
-        self.draining = True
-        for watcher in self._streams:
-            watcher.nudge()
+        self.streams = Streams(heartbeat_s=heartbeat_s, age_s=age_s)
 
     async def answer(self, request: Request) -> Reply:
         """Answer one request. Never raises for what a stranger sent or the store did."""
@@ -252,7 +115,7 @@ class Api:
         except JobNotFound:
             reply = _not_found().reply
         except StoreError as error:
-            reply = store_problem(error)
+            reply = _store_problem(error)
         if request.method == "HEAD":
             return Reply(reply.status, reply.headers)
         return reply
@@ -310,16 +173,16 @@ class Api:
         job, viewer = await self._watchable(request, job_id)
         html = request.wants_html
         tag = _tag(job, html=html)
-        if tag in _tags(request):
-            job = await self._changed(job, _wait_s(request))
+        if tag in entity_tags(request):
+            job = await self._changed(job, wait_s(request))
             tag = _tag(job, html=html)
-        headers = [("ETag", tag), _PRIVATE, _VARY, _NOSNIFF, *_soon(job), *_waited(request)]
-        if tag in _tags(request):
+        headers = [("ETag", tag), PRIVATE, VARY, NOSNIFF, *_soon(job), *waited(request)]
+        if tag in entity_tags(request):
             return Reply(304, headers)
         found = document(job, request.base, may_cancel=viewer.may_cancel(job))
         if html:
             return Reply(200, [*headers, *pages.HEADERS], pages.job_page(found, request.base))
-        return Reply(200, [*headers, _JSON], msgspec.json.encode(found))
+        return Reply(200, [*headers, JSON], msgspec.json.encode(found))
 
     async def _list(self, request: Request) -> Reply:
         viewer = await self._who(request)
@@ -327,12 +190,12 @@ class Api:
         ids = self._ids(request) if asked else []
         found = await self._listed(viewer, ids, asked=asked)
         tag = _tag_of_all(found)
-        if asked and tag in _tags(request) and (seconds := _wait_s(request)):
+        if asked and tag in entity_tags(request) and (seconds := wait_s(request)):
             await self._any_changed(found, ids, seconds)
             found = await self._listed(viewer, ids, asked=asked)
             tag = _tag_of_all(found)
-        headers = [("ETag", tag), _PRIVATE, _VARY, _NOSNIFF, *_waited(request)]
-        if tag in _tags(request):
+        headers = [("ETag", tag), PRIVATE, VARY, NOSNIFF, *waited(request)]
+        if tag in entity_tags(request):
             return Reply(304, headers)
         documents = [
             document(job, request.base, may_cancel=viewer.may_cancel(job)) for job in found
@@ -341,7 +204,7 @@ class Api:
             return Reply(200, [*headers, *pages.HEADERS], pages.jobs_page(documents, request.base))
         here = {job.id for job in found}
         body = {"jobs": documents, "gone": [i for i in ids if i not in here]}
-        return Reply(200, [*headers, _JSON], msgspec.json.encode(body))
+        return Reply(200, [*headers, JSON], msgspec.json.encode(body))
 
     async def _listed(self, viewer: Viewer, ids: list[str], *, asked: bool) -> list[Job]:
         if not asked:
@@ -364,15 +227,15 @@ class Api:
             title = job.error.title if job.error else "The job was cancelled"
             code = job.error.code if job.error else "cancelled"
             raise _Refused(problem(409, "no_result", title, state=job.state, error=code))
-        headers = [_PRIVATE, _VARY, _NOSNIFF]
-        if (url := _url_in(job.result)) is not None:
+        headers = [PRIVATE, VARY, NOSNIFF]
+        if (url := safe_url(job.result)) is not None:
             return Reply(303, [*headers, ("Location", url)])
-        return Reply(200, [*headers, _JSON], msgspec.json.encode(job.result))
+        return Reply(200, [*headers, JSON], msgspec.json.encode(job.result))
 
     # ── changing ──────────────────────────────────────────────────────────────────────────────
 
     async def _changeable(self, request: Request, job_id: str) -> tuple[Job, Viewer]:
-        if not _from_here(request):
+        if not from_here(request):
             raise _Refused(
                 problem(
                     403, "cross_origin", "Refused: this request comes from another site",
@@ -402,16 +265,24 @@ class Api:
         job = await self._jobs.retry(job_id)
         return self.told(request, job, 202, may_cancel=True)
 
-    def told(self, request: Request, job: Job, status: int, *, may_cancel: bool) -> Reply:
-        """A job as the answer to a change: its page for a form, its document for others."""
+    def told(
+        self,
+        request: Request,
+        job: Job,
+        status: int,
+        *,
+        may_cancel: bool,
+        to: str | None = None,
+    ) -> Reply:
+        """A job as the answer to a change: its page, or *to*, for a form; else its document."""
         here = f"{request.base}/{job.id}"
         if request.wants_html:
-            return Reply(303, [("Location", here), _NO_STORE])
+            return Reply(303, [("Location", to or here), NO_STORE])
         found = document(job, request.base, may_cancel=may_cancel)
-        headers = [("Location", here), _NO_STORE, _JSON, _NOSNIFF, *_soon(job)]
+        headers = [("Location", here), NO_STORE, JSON, NOSNIFF, *_soon(job)]
         return Reply(status, headers, msgspec.json.encode(found))
 
-    # ── streaming ─────────────────────────────────────────────────────────────────────────────
+    # ── waiting ─────────────────────────────────────────────────────────────────────────────
 
     def _ids(self, request: Request) -> list[str]:
         ids = list(dict.fromkeys(request.query.get("id", [])))
@@ -422,85 +293,30 @@ class Api:
         return ids
 
     async def _events(self, request: Request, ids: list[str], *, single: bool) -> Reply:
-        if not _from_here(request):
+        if not from_here(request):
             raise _Refused(problem(403, "cross_origin", "Refused: another site asked for this"))
         if single:
             await self._watchable(request, ids[0])
         viewer = await self._who(request)
         if _sse.last_seen(request.headers.get("last-event-id")) == _sse.END:
-            return Reply(204, [_NO_STORE])
+            return Reply(204, [NO_STORE])
         headers = [
             ("Content-Type", _sse.CONTENT_TYPE),
             ("Cache-Control", "no-store, no-transform"),
             ("X-Accel-Buffering", "no"),
-            _NOSNIFF,
+            NOSNIFF,
         ]
         if request.method == "HEAD":
             return Reply(200, headers)
-        stream = self._stream(ids, viewer, request.base, single=single)
+        watcher = self._jobs.hub.watcher(ids)
+        stream = self.streams.serve(watcher, viewer, request.base, single=single)
         return Reply(200, headers, stream)
-
-    async def _stream(
-        self, ids: list[str], viewer: Viewer, base: str, *, single: bool
-    ) -> AsyncIterator[bytes]:
-        yield _sse.retry(random.randint(*RETRY_MS))  # noqa: S311
-        with self._jobs.hub.watcher(ids) as watcher:
-            self._streams.add(watcher)
-            try:
-                async for chunk in self._chunks(watcher, viewer, base, single=single):
-                    yield chunk
-            finally:
-                self._streams.discard(watcher)
-
-    async def _chunks(
-        self, watcher: Watcher, viewer: Viewer, base: str, *, single: bool
-    ) -> AsyncIterator[bytes]:
-        going = set(watcher.ids)
-        clock = time.monotonic
-        until = clock() + self._age_s * random.uniform(0.8, 1.2)  # noqa: S311
-        beat_at, live = clock() + self._heartbeat_s, watcher.live
-        if not live:
-            yield _heartbeat(live=False)
-        while True:
-            frames = [
-                self._frame(job_id, seen, viewer, base, going, single=single)
-                for job_id, seen in watcher.take()
-            ]
-            if frames:
-                yield b"".join(frames)
-            if not going:
-                yield _sse.frame("end", b"{}", event_id=_sse.END)
-                return
-            if self.draining or clock() >= until:
-                reason = b'{"reason":"drain"}' if self.draining else b'{"reason":"age"}'
-                yield _sse.frame("bye", reason)
-                return
-            if clock() >= beat_at or live != watcher.live:
-                live, beat_at = watcher.live, clock() + self._heartbeat_s
-                yield _heartbeat(live=live)
-            await watcher.wait(max(min(beat_at, until) - clock(), 0))
-
-    def _frame(
-        self, job_id: str, seen: Seen, viewer: Viewer, base: str, going: set[str], *, single: bool
-    ) -> bytes:
-        job = seen.job
-        if job is None or not viewer.may_watch(job):
-            going.discard(job_id)
-            return _sse.frame("gone", msgspec.json.encode({"id": job_id[:64]}))
-        if job.state.terminal:
-            going.discard(job_id)
-        view = (base, viewer.may_cancel(job), single)
-        if seen.frame is None or seen.frame[0] != view:
-            data = msgspec.json.encode(document(job, base, may_cancel=view[1]))
-            event_id = str(job.rev) if single else None
-            seen.frame = (view, _sse.frame("job", data, event_id=event_id))
-        return seen.frame[1]
 
     async def _changed(self, job: Job, seconds: float) -> Job:
         """The job after its next change, or as it is after *seconds*."""
         until = time.monotonic() + seconds
         with self._jobs.hub.watcher([job.id]) as watcher:
-            while (left := until - time.monotonic()) > 0 and not self.draining:
+            while (left := until - time.monotonic()) > 0 and not self.streams.draining:
                 await watcher.wait(left)
                 for _, seen in watcher.take():
                     if seen.job is not None and seen.job.rev > job.rev:
@@ -511,7 +327,7 @@ class Api:
         revs = {job.id: job.rev for job in found}
         until = time.monotonic() + seconds
         with self._jobs.hub.watcher(ids) as watcher:
-            while (left := until - time.monotonic()) > 0 and not self.draining:
+            while (left := until - time.monotonic()) > 0 and not self.streams.draining:
                 await watcher.wait(left)
                 for job_id, seen in watcher.take():
                     if (seen.job.rev if seen.job else None) != revs.get(job_id):
@@ -530,18 +346,13 @@ def _static(request: Request, name: str) -> Reply:
         ("ETag", tag),
         ("Vary", "Accept-Encoding"),
         ("Cross-Origin-Resource-Policy", "same-origin"),
-        _NOSNIFF,
+        NOSNIFF,
     ]
-    if tag in _tags(request):
+    if tag in entity_tags(request):
         return Reply(304, headers)
     if zipped:
         return Reply(200, [*headers, ("Content-Encoding", "gzip")], file.zipped)
     return Reply(200, headers, file.data)
-
-
-def _heartbeat(*, live: bool) -> bytes:
-    now = _rfc3339(time.time())
-    return _sse.frame("hb", msgspec.json.encode({"now": now, "live": live}))
 
 
 def _not_allowed(methods: str) -> Reply:
@@ -561,59 +372,5 @@ def _tag_of_all(jobs: list[Job]) -> str:
     return f'"{blake2b(said, digest_size=12).hexdigest()}"'
 
 
-def _tags(request: Request) -> set[str]:
-    """The entity tags of If-None-Match; nonsense matches nothing."""
-    header = request.headers.get("if-none-match", "")
-    return {tag.strip().removeprefix("W/") for tag in header.split(",")[:100]}
-
-
-def _wait_s(request: Request) -> float:
-    """Seconds in `Prefer: wait=N`, up to what gateways bear. Source: RFC 7240, section 4.3."""
-    for part in request.headers.get("prefer", "").replace(";", ",").split(","):
-        name, _, value = part.strip().partition("=")
-        digits = value.strip().strip('"')
-        if name.strip().lower() == "wait" and digits.isascii() and digits.isdigit():
-            return min(float(digits[:6]), WAIT_MAX_S)
-    return 0.0
-
-
-def _waited(request: Request) -> list[tuple[str, str]]:
-    seconds = _wait_s(request)
-    return [("Preference-Applied", f"wait={seconds:.0f}")] if seconds else []
-
-
 def _soon(job: Job) -> list[tuple[str, str]]:
     return [] if job.state.terminal else [("Retry-After", "1")]
-
-
-def _url_in(result: Any) -> str | None:
-    """The address of a result that is kept elsewhere: {"url": …}, http(s) or a path of ours."""
-    url = result.get("url") if isinstance(result, dict) else None
-    if not isinstance(url, str) or any(ord(c) <= 0x20 or c in "\\\x7f" for c in url):
-        return None
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return None
-    if parts.scheme in {"http", "https"} and parts.netloc:
-        return url if url.isascii() else None
-    local = not parts.scheme and not parts.netloc and url.startswith("/")
-    return url if local and url.isascii() else None
-
-
-def _from_here(request: Request) -> bool:
-    """False for what a browser sends on behalf of another site.
-
-    Source: Fetch Metadata (W3C) first, then the Origin header, as in Go's CrossOriginProtection.
-    A client that sends neither is no browser, and carries no cookies it was not given.
-    """
-    site = request.headers.get("sec-fetch-site")
-    if site is not None:
-        return site in {"same-origin", "none"}
-    origin = request.headers.get("origin")
-    if origin is None:
-        return True
-    try:
-        return urlsplit(origin).netloc == request.headers.get("host")
-    except ValueError:
-        return False

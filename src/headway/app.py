@@ -12,7 +12,6 @@ import contextlib
 import logging
 import os
 import secrets
-import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from inspect import isawaitable
@@ -22,112 +21,30 @@ from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar, overload
 
 import msgspec
 
-from headway._link import Link, url_of
-from headway.api import Api, Reply, Request, Viewer
+from headway._link import url_of
+from headway.api import Api
 from headway.asgi import Asgi
-from headway.drain import Drain
 from headway.errors import JobFailed, JobNotFinished, JobNotFound, NotOpen, StoreError
 from headway.group import Group, OnFailure
-from headway.job import PARTITIONS, Attempt, Job, State, flight_of, new_id
-from headway.local import LocalEngine
+from headway.http import Reply, Request
+from headway.job import EVERYONE, PARTITIONS, Attempt, Job, State, flight_of, new_id
 from headway.progress import Progress
-from headway.pulse import Pulse
-from headway.runner import Runner, Why
+from headway.runtime import Runtime
 from headway.server import Server
 from headway.settings import CONCURRENCY, DRAIN_S, KEEP_S, LEASE_S, Ask, Settings
-from headway.store import Keys, Store, ThreadStore
+from headway.store import Store
 from headway.task import OnLost, Run, Start, Task, Tasks, make_task
-from headway.tokens import COOKIE, read_visitor
+from headway.tokens import COOKIE, Viewer, read_visitor
 from headway.watch import Hub
-from headway.watchdog import Watchdog
 
 __all__ = ["Headway"]
 
-STOP_S: Final = 0.5  # what stopped code gets to clean up, before the process goes on ending
 SECRET_FILE: Final = "secret"  # noqa: S105 (a name)
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 logger = logging.getLogger("headway")
-
-
-class _Runtime:
-    """Everything that lives from opening to closing."""
-
-    def __init__(self, headway: Headway, url: str, revive: Callable[[], object] | None) -> None:
-        self.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        settings = headway._settings
-        keys, lease_s = Keys(settings.prefix, PARTITIONS), settings.lease_s
-        self.link = Link(url, revive)
-        self.store = Store(self.link, keys, self.worker, keep_s=settings.keep_s)
-        self.pulse = Pulse(ThreadStore(url, keys, self.worker), lease_s=lease_s)
-        self.runner = Runner(self.store, self.pulse, headway._tasks, lease_s=lease_s)
-        self.engine = LocalEngine(concurrency=settings.concurrency)
-        self.hub = Hub(self.store, self._told)
-        self.watchdog = Watchdog(
-            self.store,
-            lease_s=lease_s,
-            tasks=lambda: headway._tasks.names,
-            adopt=self._adopt,
-            running=lambda: self.runner.running,
-            room=lambda: self.engine.room,
-        )
-        self.drain = Drain(self.begin_drain)
-        self._api = headway._api
-        self._drain_s = settings.drain_s
-
-    async def _adopt(self, job_id: str) -> None:
-        await self.engine.submit(job_id, 0)
-        self.pulse.wake()
-
-    def _told(self, word: str, job_id: str) -> None:
-        if word == "cancel":
-            self.runner.stop(job_id, Why.CANCEL)
-        elif word == "orphan":
-            self.watchdog.look_soon()
-
-    def begin_drain(self) -> None:
-        self._api.drain()
-
-    async def open(self) -> None:
-        self.link.open()
-        await self.store.ping()
-        self.pulse.open(self.engine.held)
-        await self.hub.open()
-        await self.engine.serve(self.runner.run)
-        self.watchdog.open()
-        self.drain.open()
-        self._api.draining = False
-
-    async def aclose(self) -> None:
-        """Drain: give back what waits, let what runs come to its end, stop what does not."""
-        self.begin_drain()
-        await self.drain.aclose()
-        await self.watchdog.aclose()
-        waiting = self.engine.stop_taking()
-        await self._give_back(waiting)
-        await self.engine.aclose(self._drain_s)
-        self.runner.stop_all(Why.DRAIN)
-        await self.engine.aclose(STOP_S)
-        self.runner.kill_all()
-        self.runner.gave_up.set()
-        await self.engine.aclose(STOP_S)
-        if left := self.runner.running:
-            logger.warning("%d jobs did not stop; their leases will run out", len(left))
-        await self.hub.aclose()
-        await asyncio.to_thread(self.pulse.close)
-        await self.link.aclose()
-
-    async def _give_back(self, job_ids: list[str]) -> None:
-        jobs = await asyncio.gather(*(self._release(i) for i in job_ids), return_exceptions=True)
-        if lost := [error for error in jobs if isinstance(error, BaseException)]:
-            logger.warning("%d jobs wait for their lease to end: %s", len(lost), lost[0])
-
-    async def _release(self, job_id: str) -> None:
-        job = (await self.store.get_all([job_id], strict=False)).get(job_id)
-        if job is not None:
-            await self.store.release(job_id, job.attempt)
 
 
 class Headway:
@@ -189,7 +106,7 @@ class Headway:
         self._tasks = Tasks()
         self._keys: list[str] = []
         self._api = Api(self, self._who)
-        self._runtime: _Runtime | None = None
+        self._runtime: Runtime | None = None
         self._server: Server | None = None
         self._opened = 0
         self.asgi = Asgi(self._api.answer, self.lifespan)
@@ -277,7 +194,7 @@ class Headway:
 
     async def _create(
         self,
-        runtime: _Runtime,
+        runtime: Runtime,
         record: dict[str, str],
         flight: str | None,
         *,
@@ -289,7 +206,7 @@ class Headway:
         return await asyncio.shield(accepting)
 
     async def _accept(
-        self, runtime: _Runtime, job_id: str, record: dict[str, str], flight: str | None
+        self, runtime: Runtime, job_id: str, record: dict[str, str], flight: str | None
     ) -> Job:
         job = await runtime.store.create(job_id, record, self._settings.lease_s, flight)
         if not job.reused and not job.state.terminal:
@@ -393,18 +310,20 @@ class Headway:
                         going.discard(job_id)
                     yield seen.job
 
-    async def reply(self, job: Job, request: Request | None = None) -> Any:
+    async def reply(
+        self, job: Job, request: Request | None = None, *, to: str | None = None
+    ) -> Any:
         """The answer to the request that started *job*.
 
         202 with `Location`, `Retry-After` and the status document; 303 to the job's page for a
-        form that a browser has sent. Doors return their framework's response; here it is a
-        `Reply`, made for *request*.
+        form that a browser has sent, or to *to* if that is given. Doors return their framework's
+        response; here it is a `Reply`, made for *request*.
         """
-        asked = request or Request("POST", "/", self._settings.mount)
-        return self._reply(job, asked)
+        return self._reply(job, request or Request("POST", "/", self._settings.mount), to)
 
-    def _reply(self, job: Job, request: Request) -> Reply:
-        return self._api.told(request, job, 202, may_cancel=job.owner is not None)
+    def _reply(self, job: Job, request: Request, to: str | None) -> Reply:
+        cancel = job.owner is not None and job.owner != EVERYONE
+        return self._api.told(request, job, 202, may_cancel=cancel, to=to)
 
     # ── who asks ──────────────────────────────────────────────────────────────────────────────
 
@@ -423,7 +342,7 @@ class Headway:
 
     # ── opening and closing ───────────────────────────────────────────────────────────────────
 
-    def _open_runtime(self, act: str) -> _Runtime:
+    def _open_runtime(self, act: str) -> Runtime:
         if self._runtime is None:
             raise NotOpen(act)
         return self._runtime
@@ -475,7 +394,7 @@ class Headway:
         self._keys = settings.secrets
         if not self._keys and settings.identify is None:
             self._keys = [_kept_secret(settings.folder)]
-        runtime = _Runtime(self, url, revive)
+        runtime = Runtime(settings, self._tasks, self._api.streams, url, revive)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(runtime.link.aclose)
             await runtime.open()

@@ -12,7 +12,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
 from urllib.parse import parse_qs
 
-from headway.api import Reply, Request
+from headway.http import Reply, Request
 
 __all__ = ["Asgi"]
 

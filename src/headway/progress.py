@@ -12,17 +12,14 @@ import time
 from collections import deque
 from collections.abc import (
     AsyncIterable,
-    AsyncIterator,
     Callable,
     Iterable,
     Iterator,
-    Sequence,
 )
 from contextlib import contextmanager
 from contextvars import ContextVar
-from itertools import chain, islice
 from threading import Lock
-from typing import Any, Final, Generic, NamedTuple, TypeVar, cast, overload
+from typing import Any, Final, NamedTuple, TypeVar, overload
 
 import msgspec
 
@@ -30,6 +27,7 @@ from headway._meter import Loop, Meter, Stage
 from headway.errors import BadInput, HeadwayError, JobCancelled
 from headway.job import CHECKPOINT_BYTES, NAME_CHARS, Reading, plain, to_json
 from headway.store import Lines
+from headway.track import Track
 
 __all__ = ["Progress", "Track", "current_progress"]
 
@@ -114,7 +112,7 @@ class Progress:
         self._lock = Lock()
         self._wake = wake
         self._quiet = True
-        self._stop: str | None = None
+        self.stopped: str | None = None
         self._raises = False
         self.told = False
         """True once a call has raised: the code knows that it is to stop, and cleans up."""
@@ -136,7 +134,7 @@ class Progress:
     @property
     def cancelled(self) -> bool:
         """True once the job was asked to stop; for loops that report nothing."""
-        return self._stop is not None
+        return self.stopped is not None
 
     @property
     def resume(self) -> Any:
@@ -191,7 +189,7 @@ class Progress:
         if not isinstance(iterable, (Iterable, AsyncIterable)):
             raise BadInput(f"track({iterable!r}): give it something to iterate over")
         total = _length(iterable) if total is None else _total(total)
-        self._check()
+        self.check()
         return Track(self, iterable, total, unit, resume=resume)
 
     def advance(self, n: float = 1) -> None:
@@ -202,10 +200,10 @@ class Progress:
         """
         if type(n) is not int or not 0 <= n <= MOST:
             n = _number(n, "advance({!r}): give a number of 0 or more")
-        stage = self._node().stage
+        stage = self.here().stage
         with self._lock:
             stage.counted += n
-        self._news()
+        self.news()
 
     def set(
         self, *, done: float | None = None, total: float | None = None, unit: str | None = None
@@ -222,7 +220,7 @@ class Progress:
             total = _total(total)
         if done is not None:
             done = _number(done, "set(done={!r}): give a number of 0 or more")
-        stage = self._node().stage
+        stage = self.here().stage
         with self._lock:
             if done is not None:
                 stage.counted = done
@@ -230,7 +228,7 @@ class Progress:
                 stage.total = total
             if unit is not None:
                 stage.unit = plain(unit, 40)
-        self._news()
+        self.news()
 
     def note(self, text: str) -> None:
         """Say in a few words what is going on; the newest words replace the older.
@@ -238,7 +236,7 @@ class Progress:
         Shown as text, never as markup; cut to 500 characters, control characters removed.
         """
         self._meter.note(plain(text))
-        self._news()
+        self.news()
 
     def log(self, line: str) -> None:
         """Add a line to the job's log. The newest 500 lines are kept, of 2,000 characters each."""
@@ -246,7 +244,7 @@ class Progress:
             if len(self._lines) == LINES_WAITING:
                 self._drop_lines(1)
             self._lines.append(plain(line, LINE_CHARS))
-        self._news()
+        self.news()
 
     @contextmanager
     def stage(self, name: str, weight: float = 1, total: float | None = None) -> Iterator[Progress]:
@@ -263,15 +261,15 @@ class Progress:
         weight = _number(weight, "stage(weight={!r}): give a weight above 0", above=0)
         if total is not None:
             total = _total(total)
-        stage = Stage(plain(name, NAME_CHARS), weight=weight, total=total, parent=self._node())
-        self._enter(stage)
-        self._news()
+        stage = Stage(plain(name, NAME_CHARS), weight=weight, total=total, parent=self.here())
+        self.enter(stage)
+        self.news()
         try:
             yield self
             stage.open = False
         finally:
-            self._leave(stage)
-        self._news()
+            self.leave(stage)
+        self.news()
 
     def checkpoint(self, value: Any) -> None:
         """Remember *value* for the next attempt, should this one be lost or fail.
@@ -290,7 +288,7 @@ class Progress:
         text = to_json(value, what="checkpoint", limit=CHECKPOINT_BYTES, cure=cure)
         with self._lock:
             self._value, self._value_json = msgspec.json.decode(text), text
-        self._news()
+        self.news()
 
     # ── what the runner and the beat thread call ──────────────────────────────────────────────
 
@@ -302,7 +300,7 @@ class Progress:
     @contextmanager
     def child(self, title: str) -> Iterator[Callable[[float], None]]:
         """A stage that stands for another job; call what it gives with that job's ratio."""
-        around = self._node().stage
+        around = self.here().stage
         stage = Stage(plain(title, NAME_CHARS), total=1, parent=around)
         with self._lock:
             around.kids.append(stage)
@@ -310,15 +308,15 @@ class Progress:
         def show(ratio: float) -> None:
             with self._lock:
                 stage.counted = ratio
-            self._news_of_end()
+            self.news_of_end()
 
         yield show
         stage.open = False
-        self._news_of_end()
+        self.news_of_end()
 
     def stop(self, why: str, *, raises: bool) -> None:
         """Ask the task to stop; with *raises*, by an exception in its next call."""
-        self._stop = why
+        self.stopped = why
         self._raises = raises
 
     def take(self) -> News:
@@ -375,34 +373,34 @@ class Progress:
         loops.update((str(i), loop.done) for i, loop in enumerate(self._resumable))
         return msgspec.json.encode(_Marks(self._value, loops)).decode()
 
-    def _resume_from(self, loop: Loop) -> int:
+    def resume_from(self, loop: Loop) -> int:
         """Register a loop that may be resumed; how many of its items were done before."""
         with self._lock:
             self._resumable.append(loop)
             return self._marks.loops.get(str(len(self._resumable) - 1), 0)
 
-    def _skipped(self) -> None:
+    def skipped(self) -> None:
         with self._lock:
             self._meter.skip()
 
-    def _news(self) -> None:
-        if self._stop is not None:
-            self._check()
-        self._news_of_end()
+    def news(self) -> None:
+        if self.stopped is not None:
+            self.check()
+        self.news_of_end()
 
-    def _news_of_end(self) -> None:
+    def news_of_end(self) -> None:
         # Runs where nothing may be raised: in a finalizer, or while an exception passes by.
         if self._quiet:
             self._quiet = False
             if self._wake is not None:
                 self._wake()
 
-    def _check(self) -> None:
-        if self._stop is not None and self._raises:
+    def check(self) -> None:
+        if self.stopped is not None and self._raises:
             self.told = True
-            raise JobCancelled(self._stop)
+            raise JobCancelled(self.stopped)
 
-    def _node(self) -> Stage | Loop:
+    def here(self) -> Stage | Loop:
         """Where in the tree this code is; what is over stands for what was around it."""
         here = _here.get()
         node = here[1] if here is not None and here[0] is self else None
@@ -410,7 +408,7 @@ class Progress:
             node = node.parent
         return node or self._meter.root
 
-    def _enter(self, node: Stage | Loop) -> None:
+    def enter(self, node: Stage | Loop) -> None:
         around = node.parent
         with self._lock:
             if isinstance(node, Loop) and isinstance(around, Stage):
@@ -419,171 +417,11 @@ class Progress:
                 around.add(node)
         _here.set((self, node))
 
-    def _leave(self, node: Stage | Loop) -> None:
+    def leave(self, node: Stage | Loop) -> None:
         here = _here.get()
         # Not ours if a garbage collector closes the loop in the middle of somebody else's code.
         if here is not None and here[1] is node and node.parent is not None:
             _here.set((self, node.parent))
-
-
-class Track(Generic[T]):
-    """What `Progress.track()` returns: go through it with `for` or `async for`, once."""
-
-    def __init__(
-        self,
-        progress: Progress,
-        iterable: Iterable[T] | AsyncIterable[T],
-        total: float | None,
-        unit: str | None,
-        *,
-        resume: bool,
-    ) -> None:
-        self._progress = progress
-        self._iterable = iterable
-        self._total = total
-        self._unit = unit
-        self._resume = resume
-
-    def __iter__(self) -> Iterator[T]:
-        iterable = self._iterable
-        if not isinstance(iterable, Iterable):
-            raise BadInput(f"track({iterable!r}) is asynchronous: go through it with 'async for'")
-        loop, skip = self._begin()
-        iterator = iter(iterable)
-        if skip:
-            loop.counted = sum(1 for _ in islice(iterator, skip))
-            self._progress._skipped()
-        if type(iterable) in _READABLE:
-            loop.source = (cast("Sequence[T]", iterable), iterator)
-            return chain(iterator, _Tail(self._progress, loop))
-        return _counted(self._progress, loop, iterator)
-
-    def __aiter__(self) -> AsyncIterator[T]:
-        iterable = self._iterable
-        loop, skip = self._begin()
-        if isinstance(iterable, AsyncIterable):
-            return _AsyncCounted(self._progress, loop, aiter(iterable), skip)
-        return _AsyncCounted(self._progress, loop, _as_async(iterable), skip)
-
-    def _begin(self) -> tuple[Loop, int]:
-        progress = self._progress
-        around = progress._node()
-        if self._resume and _in_loop(around):
-            # Which turn of the outer loop had come how far is not known any more.
-            raise BadInput(
-                "track(…, resume=True) inside of another track(): give resume=True to the outer one"
-            )
-        loop = Loop(self._total, around)
-        if self._unit is not None:
-            loop.stage.unit = plain(self._unit, 40)
-        skip = progress._resume_from(loop) if self._resume else 0
-        progress._enter(loop)
-        progress._news()
-        return loop, skip
-
-
-# Sequences whose iterators tell exactly how many items they still hold.
-_READABLE: Final = frozenset({list, tuple, range})
-
-
-class _Tail:
-    """Hangs on the end of a sequence: asked for an item, the loop before it is exhausted;
-    dropped without being asked, it was left early."""
-
-    __slots__ = ("_loop", "_progress")
-
-    def __init__(self, progress: Progress, loop: Loop) -> None:
-        self._progress = progress
-        self._loop = loop
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        self._close(exhausted=True)
-        raise StopIteration
-
-    def __del__(self) -> None:
-        if self._loop.open:
-            self._close(exhausted=False)
-
-    def _close(self, *, exhausted: bool) -> None:
-        self._loop.close(exhausted=exhausted)
-        self._progress._leave(self._loop)
-        self._progress._news_of_end()
-
-
-def _counted(progress: Progress, loop: Loop, iterator: Iterator[T]) -> Iterator[T]:
-    try:
-        for item in iterator:
-            yield item
-            loop.counted += 1
-            if progress._stop is not None:
-                progress._check()
-    finally:
-        loop.close(exhausted=True)
-        progress._leave(loop)
-        progress._news_of_end()
-
-
-class _AsyncCounted(Generic[T]):
-    # A class and not an async generator: a generator that a loop breaks out of is closed by
-    # another task some time later, and until then the loop would seem to be open.
-
-    __slots__ = ("_iterator", "_loop", "_out", "_progress", "_skip")
-
-    def __init__(
-        self, progress: Progress, loop: Loop, iterator: AsyncIterator[T], skip: int
-    ) -> None:
-        self._progress = progress
-        self._loop = loop
-        self._iterator = iterator
-        self._skip = skip
-        self._out = False
-
-    def __aiter__(self) -> AsyncIterator[T]:
-        return self
-
-    async def __anext__(self) -> T:
-        if self._out:
-            self._loop.counted += 1
-            self._out = False
-        try:
-            while self._skip:
-                await self._skip_one()
-            item = await anext(self._iterator)
-        except BaseException:
-            self._close()
-            raise
-        self._out = True
-        return item
-
-    async def _skip_one(self) -> None:
-        await anext(self._iterator)
-        self._loop.counted += 1
-        self._skip -= 1
-        if not self._skip:
-            self._progress._skipped()
-
-    def __del__(self) -> None:
-        if self._loop.open:
-            self._close()
-
-    def _close(self) -> None:
-        self._loop.close(exhausted=False)
-        self._progress._leave(self._loop)
-        self._progress._news_of_end()
-
-
-def _in_loop(node: Stage | Loop | None) -> bool:
-    while node is not None and not isinstance(node, Loop):
-        node = node.parent
-    return node is not None
-
-
-async def _as_async(iterable: Iterable[T]) -> AsyncIterator[T]:
-    for item in iterable:
-        yield item
 
 
 def _length(iterable: object) -> int | None:

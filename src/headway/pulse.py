@@ -164,7 +164,7 @@ class Pulse:
         run = beat.run
         renew = now - beat.renewed_at >= self._beat_s
         write = now - beat.written_at >= FLUSH_S * 0.9 and not run.ending
-        beat.news = run.source.take() if write else None
+        beat.news = self._take(run) if write else None
         if not renew and not (beat.news and (beat.news.progress or beat.news.lines.texts)):
             return None
         news = beat.news or NO_NEWS
@@ -176,6 +176,13 @@ class Pulse:
             checkpoint=news.checkpoint,
             lines=news.lines,
         )
+
+    def _take(self, run: Beating) -> News | None:
+        try:
+            return run.source.take()
+        except Exception:  # the trouble of one job must not cost the others their leases
+            logger.exception("the progress of job %s cannot be read", run.job_id)
+            return None
 
     def _settle(self, beat: _Beat, answer: object, now: float) -> None:
         if isinstance(answer, StoreError):

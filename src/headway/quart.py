@@ -19,7 +19,9 @@ from quart import Request as QuartRequest
 from headway import app as _app
 from headway import pages
 from headway._link import url_of
-from headway.api import Reply, Request, document
+from headway.document import document
+from headway.errors import JobNotFound
+from headway.http import Reply, Request, from_here
 from headway.job import EVERYONE, Job
 from headway.settings import STATE_DIR
 from headway.tokens import (
@@ -74,9 +76,37 @@ class Headway(_app.Headway):
         found = document(job, self._settings.mount, may_cancel=job.owner != EVERYONE)
         return Markup(pages.script(self._settings.mount) + pages.bar(found, attributes))  # noqa: S704
 
-    async def reply(self, job: Job, request_: Request | None = None) -> Any:
-        """The response to the request that started *job*: 303 for a form, 202 for a client."""
-        return _response(self._reply(job, request_ or self._request("/")))
+    async def reply(
+        self, job: Job, request_: Request | None = None, *, to: str | None = None
+    ) -> Any:
+        """The response to the request that started *job*.
+
+        202 with the status document for a client; for a form 303 to the job's page, or to *to*.
+        """
+        return _response(self._reply(job, request_ or self._request("/"), to))
+
+    async def visitor(self) -> str | None:
+        """Who asks now. A new visitor gets a name, and the cookie that carries it.
+
+        Call it on the page with the start button: then even the first double click is one job.
+        """
+        return await self._owner()
+
+    async def mine(self, job_id: str) -> Job:
+        """The job, if who asks now may watch it; for routes of the app about jobs. One round trip.
+
+        Raises:
+            JobNotFound: there is no such job, or it is someone else's.
+        """
+        viewer = await self._who(self._request("/"))
+        job = await self.get(job_id)
+        if not viewer.may_watch(job):
+            raise JobNotFound(job_id)
+        return job
+
+    def same_origin(self) -> bool:
+        """False if a browser sends the current request on behalf of another site."""
+        return from_here(self._request("/"))
 
     async def _serving(self) -> AsyncGenerator[None, None]:
         async with self:

@@ -1,4 +1,4 @@
-"""Who a visitor is, when the app has no users: a random name in a signed cookie. Pure.
+"""Who may see and cancel what, and who a visitor is when the app has no users. Pure.
 
 "Not ours" and "not valid" are the same answer, None: a visitor without a name owns nothing.
 """
@@ -7,19 +7,38 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from hmac import compare_digest
 from typing import Final
 
 from itsdangerous import Signer
 
-__all__ = ["COOKIE", "COOKIE_MAX_AGE_S", "new_visitor", "read_visitor", "sign_visitor"]
+from headway.job import EVERYONE, Job
+
+__all__ = ["COOKIE", "COOKIE_MAX_AGE_S", "Viewer", "new_visitor", "read_visitor", "sign_visitor"]
 
 COOKIE: Final = "headway_visitor"
 COOKIE_MAX_AGE_S: Final = 400 * 86_400  # the longest that browsers keep one
 _SALT: Final = b"headway.visitor.1"  # one purpose, one salt: no other signature passes for this
 _PREFIX: Final = "visitor-"
 _TOKEN_CHARS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """Who asks: the owner of jobs, perhaps an operator, or nobody."""
+
+    owner: str | None
+    operator: bool = False
+
+    def may_watch(self, job: Job) -> bool:
+        mine = job.owner is not None and job.owner in {self.owner, EVERYONE}
+        return mine or self.operator
+
+    def may_cancel(self, job: Job) -> bool:
+        mine = job.owner is not None and job.owner == self.owner and job.owner != EVERYONE
+        return mine or self.operator
 
 
 def new_visitor() -> str:

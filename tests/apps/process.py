@@ -194,7 +194,7 @@ class Apps:
             **{k: v for k, v in os.environ.items() if not k.startswith("HEADWAY_")},
             "HEADWAY_STATE_DIR": str(self.state_dir),
             "XDG_RUNTIME_DIR": str(self._runtime),
-            "PYTHONPATH": str(cwd),
+            "PYTHONPATH": os.pathsep.join([str(cwd), *os.environ.get("PYTHONPATH", "").split()]),
             "JOURNAL": str(self.journal),
             "QUART_APP": app,
             **{name: str(value) for name, value in settings.items()},

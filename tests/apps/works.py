@@ -36,8 +36,8 @@ def note_down(*words: object) -> None:
 
 async def work(progress: Progress, name: str, seconds: float, again_s: float) -> dict[str, Any]:
     """Take *seconds* in the first attempt and *again_s* in the others."""
-    note_down("start", name, progress.attempt, os.getpid())
     try:
+        note_down("start", name, progress.attempt, os.getpid())
         last_s = seconds if progress.attempt == 1 else again_s
         until = time.monotonic() + last_s
         progress.set(total=round(last_s / STEP_S))
@@ -69,8 +69,8 @@ async def count(progress: Progress, name: str, seconds: float, again_s: float) -
 @headway.task
 def thread(progress: Progress, name: str, seconds: float, again_s: float) -> None:
     """In a thread, with reports."""
-    note_down("start", name, progress.attempt, os.getpid())
     try:
+        note_down("start", name, progress.attempt, os.getpid())
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             progress.advance()
@@ -82,8 +82,8 @@ def thread(progress: Progress, name: str, seconds: float, again_s: float) -> Non
 @headway.task
 def blind(progress: Progress, name: str, seconds: float, again_s: float) -> None:
     """In a thread, and busy with nothing but Python."""
-    note_down("start", name, progress.attempt, os.getpid())
     try:
+        note_down("start", name, progress.attempt, os.getpid())
         until = time.monotonic() + seconds
         # Not `while`: CPython can leave out a `finally` when it interrupts the jump of a `while`.
         for _ in iter(lambda: time.monotonic() < until, False):
@@ -127,4 +127,4 @@ async def start(task: str) -> Response:
 
 @app.get("/streams")
 async def streams() -> dict[str, int]:
-    return {"open": headway._api.streams, "pid": os.getpid()}
+    return {"open": len(headway._api.streams), "pid": os.getpid()}

@@ -109,13 +109,13 @@ async def result() -> str:
 @app.post("/bye")
 async def bye() -> dict[str, int]:
     """End the streams as they end when they are old, or when the server stops."""
-    headway._api.drain()
+    headway._api.streams.drain()
     while headway._api.streams:
         await asyncio.sleep(0.01)
-    headway._api.draining = False
+    headway._api.streams.draining = False
     return await streams()
 
 
 @app.get("/streams")
 async def streams() -> dict[str, int]:
-    return {"open": headway._api.streams}
+    return {"open": len(headway._api.streams)}

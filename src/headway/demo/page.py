@@ -10,10 +10,9 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, Final
 
-from quart import Quart, Response, abort, redirect, render_template, send_file
+from quart import Quart, Response, abort, render_template, send_file
 from quart.typing import ResponseReturnValue
 
-from headway.api import Viewer, _from_here
 from headway.demo.kinds import FULL, Sizes, register
 from headway.demo.shelf import FILES, Shelf
 from headway.errors import JobNotFound, StoreError
@@ -73,7 +72,7 @@ class _Routes:
 
     async def index(self) -> str:
         # Names a new visitor now, so that the very first two starts belong to the same one.
-        visitor = await self._headway._owner()
+        visitor = await self._headway.visitor()
         jobs = await self._headway.list(owner=visitor, limit=JOBS_SHOWN) if visitor else []
         entries = [(job, self._outcome(job)) for job in jobs]
         return await render_template("index.html", kinds=self._kinds.values(), entries=entries)
@@ -81,18 +80,18 @@ class _Routes:
     async def start(self, name: str) -> ResponseReturnValue:
         if (kind := self._kinds.get(name)) is None:
             abort(404)
-        asked = self._headway._request("/")
-        if not _from_here(asked):
+        if not self._headway.same_origin():
             abort(403)
         job = await kind.start()
-        if asked.wants_html:
-            return redirect(f"/#job-{job.id}", 303)
-        reply: Response = await self._headway.reply(job)
+        reply: Response = await self._headway.reply(job, to=f"/#job-{job.id}")
         return reply
 
     async def file(self, job_id: str, name: str) -> Response:
-        job = await self._mine(job_id)
-        if job is None or all(link["name"] != name for link in _links(job)):
+        try:
+            job = await self._headway.mine(job_id)
+        except JobNotFound:
+            abort(404)
+        if all(link["name"] != name for link in _links(job)):
             abort(404)
         if (path := self._shelf.find(job.id, name)) is None:
             abort(410)
@@ -104,15 +103,6 @@ class _Routes:
         if picture:
             response.headers["Content-Disposition"] = f"inline; filename={name}"
         return response
-
-    async def _mine(self, job_id: str) -> Job | None:
-        """The job, if the current visitor may watch it."""
-        viewer: Viewer = await self._headway._who(self._headway._request("/"))
-        try:
-            job = await self._headway.get(job_id)
-        except JobNotFound:
-            return None
-        return job if viewer.may_watch(job) else None
 
     def _outcome(self, job: Job) -> dict[str, Any] | None:
         if not isinstance(job.result, dict) or "facts" not in job.result:

@@ -262,7 +262,7 @@ sheet.replaceSync(`
 button,a{display:inline-flex;align-items:center;font:inherit;font-size:.8em;color:inherit;text-decoration:none;padding:0 .75em;min-block-size:24px;background:none;border:1px solid #8888;border-radius:.5em;cursor:pointer}
 :is(button,a):hover{border-color:currentColor}
 :is(button,a):focus-visible{outline:2px solid;outline-offset:1px}
-#status,#alert{position:absolute;clip-path:inset(50%);white-space:nowrap}
+#status,#alert{position:absolute;inline-size:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
 @container (inline-size<28rem){#foot{display:grid;grid-template-columns:minmax(0,1fr) auto;min-block-size:3.4em;align-content:start;padding-block-start:.3em}#note{grid-column:1/-1}}
 @media (prefers-reduced-motion){#fill{transition:none}.indeterminate #fill{inline-size:100%;animation:none;background:var(--_hatch)}}
 @media print{button{display:none!important}}

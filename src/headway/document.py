@@ -1,0 +1,61 @@
+"""The status document: a job as clients see it, the same in answers, events and pages. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from headway.job import Job, State
+
+__all__ = ["document", "rfc3339"]
+
+
+def document(job: Job, base: str, *, may_cancel: bool) -> dict[str, Any]:
+    """The status document: the same in answers, events and pages. Times are RFC 3339, UTC."""
+    here = f"{base}/{job.id}"
+    ended = job.state.terminal
+    again = job.state in {State.FAILED, State.CANCELLED} and may_cancel
+    reading = job.progress
+    return {
+        "id": job.id,
+        "task": job.task,
+        "title": job.title,
+        "state": job.state,
+        "rev": job.rev,
+        "attempt": job.attempt,
+        "max_attempts": job.max_attempts,
+        "progress": {
+            "done": reading.done,
+            "total": reading.total,
+            "ratio": reading.ratio,
+            "unit": reading.unit,
+            "rate_per_s": reading.rate_per_s,
+            "stages": reading.stages,
+        },
+        "note": reading.note,
+        "eta_s": reading.eta_s,
+        "stalled": job.stalled,
+        "cancel_requested": job.cancel_requested,
+        "resumed_ratio": reading.resumed_ratio,
+        "retry_at": rfc3339(job.retry_at),
+        "created_at": rfc3339(job.created_at),
+        "started_at": rfc3339(job.started_at),
+        "updated_at": rfc3339(job.updated_at),
+        "finished_at": rfc3339(job.finished_at),
+        "expires_at": rfc3339(job.expires_at),
+        "error": job.error,
+        "result": job.result,
+        "links": {
+            "self": here,
+            "events": f"{here}/events",
+            "cancel": f"{here}/cancel" if may_cancel and not ended else None,
+            "result": f"{here}/result" if job.state is State.SUCCEEDED else None,
+            "retry": f"{here}/retry" if again else None,
+        },
+    }
+
+
+def rfc3339(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"

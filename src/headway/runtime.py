@@ -1,0 +1,114 @@
+"""Everything that lives from opening to closing, put together and taken apart in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from headway._link import Link
+from headway.drain import Drain
+from headway.job import PARTITIONS
+from headway.local import LocalEngine
+from headway.pulse import Pulse
+from headway.runner import Runner, Why
+from headway.settings import Settings
+from headway.store import Keys, Store, ThreadStore
+from headway.stream import Streams
+from headway.task import Tasks
+from headway.watch import Hub
+from headway.watchdog import Watchdog
+
+__all__ = ["Runtime"]
+
+STOP_S: Final = 0.5  # what stopped code gets to clean up, before the process goes on ending
+
+logger = logging.getLogger("headway")
+
+
+class Runtime:
+    """Everything that lives from opening to closing."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        tasks: Tasks,
+        streams: Streams,
+        url: str,
+        revive: Callable[[], object] | None,
+    ) -> None:
+        self.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        keys, lease_s = Keys(settings.prefix, PARTITIONS), settings.lease_s
+        self.link = Link(url, revive)
+        self.store = Store(self.link, keys, self.worker, keep_s=settings.keep_s)
+        self.pulse = Pulse(ThreadStore(url, keys, self.worker), lease_s=lease_s)
+        self.runner = Runner(self.store, self.pulse, tasks, lease_s=lease_s)
+        self.engine = LocalEngine(concurrency=settings.concurrency)
+        self.hub = Hub(self.store, self._told)
+        self.watchdog = Watchdog(
+            self.store,
+            lease_s=lease_s,
+            tasks=lambda: tasks.names,
+            adopt=self._adopt,
+            running=lambda: self.runner.running,
+            room=lambda: self.engine.room,
+        )
+        self.drain = Drain(self.begin_drain)
+        self._streams = streams
+        self._drain_s = settings.drain_s
+
+    async def _adopt(self, job_id: str) -> None:
+        await self.engine.submit(job_id, 0)
+        self.pulse.wake()
+
+    def _told(self, word: str, job_id: str) -> None:
+        if word == "cancel":
+            self.runner.stop(job_id, Why.CANCEL)
+        elif word == "orphan":
+            self.watchdog.look_soon()
+
+    def begin_drain(self) -> None:
+        self._streams.drain()
+
+    async def open(self) -> None:
+        self.link.open()
+        await self.store.ping()
+        self.pulse.open(self.engine.held)
+        await self.hub.open()
+        await self.engine.serve(self.runner.run)
+        self.watchdog.open()
+        self.drain.open()
+        self._streams.draining = False
+
+    async def aclose(self) -> None:
+        """Drain: give back what waits, let what runs come to its end, stop what does not."""
+        self.begin_drain()
+        await self.drain.aclose()
+        await self.watchdog.aclose()
+        waiting = self.engine.stop_taking()
+        await self._give_back(waiting)
+        await self.engine.aclose(self._drain_s)
+        self.runner.stop_all(Why.DRAIN)
+        await self.engine.aclose(STOP_S)
+        self.runner.kill_all()
+        self.runner.gave_up.set()
+        await self.engine.aclose(STOP_S)
+        if left := self.runner.running:
+            logger.warning("%d jobs did not stop; their leases will run out", len(left))
+        await self.hub.aclose()
+        await asyncio.to_thread(self.pulse.close)
+        await self.link.aclose()
+
+    async def _give_back(self, job_ids: list[str]) -> None:
+        jobs = await asyncio.gather(*(self._release(i) for i in job_ids), return_exceptions=True)
+        if lost := [error for error in jobs if isinstance(error, BaseException)]:
+            logger.warning("%d jobs wait for their lease to end: %s", len(lost), lost[0])
+
+    async def _release(self, job_id: str) -> None:
+        job = (await self.store.get_all([job_id], strict=False)).get(job_id)
+        if job is not None:
+            await self.store.release(job_id, job.attempt)
