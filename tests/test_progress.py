@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headway import Progress
+from headway._meter import STAGES_SHOWN
 from headway.errors import BadInput, HeadwayError, JobCancelled, TooLarge
 from headway.job import Reading
 from headway.progress import LINES_WAITING, MOST, News, current_progress
@@ -585,6 +586,18 @@ def test_stages_nest_and_count_for_themselves() -> None:
         ("inner", 1, 1, 4),
     ]
     assert [s.ratio for s in read(progress).stages] == [1.0, 1.0]
+
+
+def test_newest_stages_are_shown() -> None:
+    """Of very many stages those are shown that come last, the present one among them."""
+    progress = Progress()
+
+    for n in range(STAGES_SHOWN + 10):
+        with progress.stage(f"stage {n}"):
+            shown = [stage.name for stage in read(progress).stages]
+
+            assert shown[-1] == f"stage {n}"
+            assert len(shown) == min(n + 1, STAGES_SHOWN)
 
 
 def test_stage_left_by_an_error_is_not_done() -> None:

@@ -340,7 +340,7 @@ class Meter:
         self._collect(self.root.kids, 0, found)
         for loop in self.root.loops:
             self._collect(_current(loop), 0, found)
-        return found[:STAGES_SHOWN]
+        return found[-STAGES_SHOWN:]  # the newest: what runs now is among them
 
     def _collect(self, kids: list[Stage | Loop], depth: int, found: list[StageReading]) -> None:
         for kid in kids:
