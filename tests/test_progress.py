@@ -822,3 +822,9 @@ def test_current_progress_outside_of_a_job() -> None:
     """Outside of a job the answer is an error that says where it works."""
     with pytest.raises(HeadwayError, match=r"outside of a job\. Call it from a task"):
         current_progress()
+
+
+def test_an_enormous_number_is_refused_in_words() -> None:
+    """A number that Python itself will not write down gets an answer all the same."""
+    with pytest.raises(BadInput, match="enormous"):
+        Progress().advance(10**5000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -356,3 +357,9 @@ async def test_start_before_opening() -> None:
 
     with pytest.raises(NotOpen, match=r"cannot start a task: Headway is not open.*async with"):
         await task.start()
+
+
+def test_only_functions_become_tasks() -> None:
+    """Something that is called like a function, but is none, is refused with what to do."""
+    with pytest.raises(BadInput, match="made with def or async def"):
+        make_task(functools.partial(print), Wishes())

@@ -199,7 +199,7 @@ class Progress:
             BadInput: *n* is negative or no number.
         """
         if type(n) is not int or not 0 <= n <= MOST:
-            n = _number(n, "advance({!r}): give a number of 0 or more")
+            n = _number(n, "advance({}): give a number of 0 or more")
         stage = self.here().stage
         with self._lock:
             stage.counted += n
@@ -219,7 +219,7 @@ class Progress:
         if total is not None:
             total = _total(total)
         if done is not None:
-            done = _number(done, "set(done={!r}): give a number of 0 or more")
+            done = _number(done, "set(done={}): give a number of 0 or more")
         stage = self.here().stage
         with self._lock:
             if done is not None:
@@ -258,7 +258,7 @@ class Progress:
         Raises:
             BadInput: *weight* is not above 0, or *total* is negative or no number.
         """
-        weight = _number(weight, "stage(weight={!r}): give a weight above 0", above=0)
+        weight = _number(weight, "stage(weight={}): give a weight above 0", above=0)
         if total is not None:
             total = _total(total)
         stage = Stage(plain(name, NAME_CHARS), weight=weight, total=total, parent=self.here())
@@ -432,7 +432,7 @@ def _length(iterable: object) -> int | None:
 
 
 def _total(total: float) -> float:
-    words = "total {!r}: give a number of 0 or more, or None while the size is unknown"
+    words = "total {}: give a number of 0 or more, or None while the size is unknown"
     return _number(total, words)
 
 
@@ -443,7 +443,14 @@ def _number(number: Any, words: str, *, above: float = -1) -> float:
             return number if type(number) is int else float(number)
     except (TypeError, OverflowError):
         pass
-    raise BadInput(words.format(number))
+    raise BadInput(words.format(_said(number)))
+
+
+def _said(value: object) -> str:
+    try:
+        return repr(value)[:60]
+    except ValueError:  # Python writes no integer of more than some thousand digits
+        return "an enormous number"
 
 
 _encode_reading = msgspec.json.Encoder().encode

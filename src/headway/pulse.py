@@ -157,8 +157,10 @@ class Pulse:
             for beat, _ in due:
                 self._undo(beat)
             raise
-        for (beat, _), answer in zip(due, answers, strict=False):
+        for (beat, _), answer in zip(due, answers[: len(due)], strict=True):
             self._settle(beat, answer, now)
+        if holds:
+            self._settle_holds(answers[len(due) :], now)
 
     def _call(self, beat: _Beat, now: float) -> Call | None:
         run = beat.run
@@ -204,5 +206,11 @@ class Pulse:
     def _hold_calls(self, now: float) -> list[Call]:
         if now - self._held_at < self._beat_s:
             return []
-        self._held_at = now
         return self._store.hold_calls(self._held(), self._lease_s)
+
+    def _settle_holds(self, answers: list[object], now: float) -> None:
+        refused = [answer for answer in answers if isinstance(answer, StoreError)]
+        if refused:
+            logger.warning("leases of queued jobs could not be renewed: %s", refused[0])
+        else:
+            self._held_at = now

@@ -294,6 +294,8 @@ def make_task(
     Raises:
         BadInput: an option is out of its range, or *function* is a generator function.
     """
+    if not inspect.isroutine(function):
+        raise BadInput(f"task {function!r}: give a function, made with def or async def")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise BadInput(f"task {function.__name__!r} yields: a task returns its result instead")
     name = name if name is not None else function.__name__
