@@ -132,7 +132,10 @@ def test_no_acknowledged_job_is_missing(two: Callable[..., tuple[App, App]], app
     assert states.keys() <= {"succeeded", "failed"}
     assert states["failed"] <= 4
     assert {job["error"]["code"] for job in ended.values() if job["error"]} <= {"lost"}
-    assert all(starts(apps)[name] == 1 for name, job in ended.items() if job["attempt"] == 1)
+    # A lost one may have been claimed, and its process killed before the first line of its code.
+    began = starts(apps)
+    assert all(began[name] == 1 for name, job in ended.items() if job["state"] == "succeeded")
+    assert all(began[name] <= 1 for name in ended)
 
 
 def test_all_processes_are_killed(two: Callable[..., tuple[App, App]], apps: Apps) -> None:

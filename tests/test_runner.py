@@ -707,3 +707,41 @@ async def test_attempts_are_kept_for_the_operator(
     assert first.trace is not None
     assert "hunter2" in first.trace
     assert "hunter2" not in repr(ended)
+
+
+async def test_a_new_attempt_begins_at_nothing(
+    headway: Headway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an earlier attempt had shown is not shown as the progress of the next one."""
+    monkeypatch.setattr("headway.runner.RETRY_FIRST_S", 0.01)
+
+    @headway.task(retries=1)
+    async def work(progress: Progress) -> float | None:
+        if progress.attempt == 1:
+            progress.set(done=9, total=10)
+            raise JobError("again")
+        return (await headway.get(str(progress.job_id))).progress.ratio
+
+    ended = await end_of(headway, await work.start())
+
+    assert (ended.state, ended.attempt, ended.result) == (State.SUCCEEDED, 2, None)
+
+
+async def test_clean_up_may_report(headway: Headway) -> None:
+    """Code that was told to stop by a report can go on reporting while it cleans up."""
+
+    @headway.task
+    def work(progress: Progress) -> None:
+        progress.note("in")
+        try:
+            while True:
+                progress.advance()
+        finally:
+            progress.note("rolled back")
+
+    job = await work.start()
+    await running(headway, job)
+    await headway.cancel(job.id)
+    ended = await end_of(headway, job)
+
+    assert (ended.state, ended.note) == (State.CANCELLED, "rolled back")

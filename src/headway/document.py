@@ -49,7 +49,7 @@ def document(job: Job, base: str, *, may_cancel: bool) -> dict[str, Any]:
             "self": here,
             "events": f"{here}/events",
             "cancel": f"{here}/cancel" if may_cancel and not ended else None,
-            "result": f"{here}/result" if job.state is State.SUCCEEDED else None,
+            "result": f"{here}/result" if job.result is not None else None,
             "retry": f"{here}/retry" if again else None,
         },
     }

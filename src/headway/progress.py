@@ -18,7 +18,7 @@ from collections.abc import (
 )
 from contextlib import contextmanager
 from contextvars import ContextVar
-from threading import Lock
+from threading import Lock, get_ident
 from typing import Any, Final, NamedTuple, TypeVar, overload
 
 import msgspec
@@ -114,8 +114,7 @@ class Progress:
         self._quiet = True
         self.stopped: str | None = None
         self._raises = False
-        self.told = False
-        """True once a call has raised: the code knows that it is to stop, and cleans up."""
+        self._told: set[int] = set()
         self._resumable: list[Loop] = []
         self._value = self._marks.value
         self._value_json = ""
@@ -319,6 +318,11 @@ class Progress:
         self.stopped = why
         self._raises = raises
 
+    @property
+    def told(self) -> bool:
+        """True once a call has raised: the code knows that it is to stop, and cleans up."""
+        return bool(self._told)
+
     def take(self) -> News:
         """What is new since the last `take()`. Called by one thread at a time."""
         with self._lock:
@@ -396,9 +400,11 @@ class Progress:
                 self._wake()
 
     def check(self) -> None:
-        if self.stopped is not None and self._raises:
-            self.told = True
-            raise JobCancelled(self.stopped)
+        if self.stopped is None or not self._raises or get_ident() in self._told:
+            return
+        # Once in each thread, as asyncio does: what its code calls afterwards is clean-up.
+        self._told.add(get_ident())
+        raise JobCancelled(self.stopped)
 
     def here(self) -> Stage | Loop:
         """Where in the tree this code is; what is over stands for what was around it."""

@@ -151,7 +151,8 @@ redis.call('HSET', record, 'state', 'running', 'worker', worker, 'updated', ms(n
   'began', ms(now))
 redis.call('HSETNX', record, 'started', ms(now))
 redis.call('HINCRBY', record, 'attempt', 1)
-redis.call('HDEL', record, 'retry_at', 'lines')
+-- What an earlier attempt had shown is no progress of this one.
+redis.call('HDEL', record, 'retry_at', 'lines', 'progress')
 lease(leases, id, now + ARGV[3])
 announce(record)
 return { 'claimed', redis.call('HGETALL', record) }
