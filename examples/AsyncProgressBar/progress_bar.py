@@ -18,6 +18,7 @@ headway = Headway(app)
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
 <title>Asynchronous Progress Bar</title><h1>Asynchronous Progress Bar</h1>"""
 START = (
     PAGE
@@ -39,7 +40,6 @@ PROGRESS = (
 async def work(progress: Progress) -> None:
     async for _ in progress.track(range(STEPS), unit="step"):
         await asyncio.sleep(random.random())
-    progress.note("Done!")
 
 
 @app.get("/")

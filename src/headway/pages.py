@@ -36,7 +36,7 @@ HEADERS: Final = (
 _STATES: Final = {
     "queued": "Waiting to start",
     "running": "Running",
-    "succeeded": "Done",
+    "succeeded": "Done!",
     "failed": "Failed",
     "cancelled": "Cancelled",
 }

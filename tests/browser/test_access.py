@@ -49,7 +49,7 @@ async def test_milestones_are_spoken_and_no_more(site: Site, page: Page, name: s
     site.tell(name, total=100, to=26)
     await expect(status).to_have_text("Packing · 26% · Running")
     site.tell(name, end=True)
-    await expect(status).to_have_text("Packing · 100% · Done")
+    await expect(status).to_have_text("Packing · 100% · Done!")
 
 
 async def test_failure_interrupts(site: Site, page: Page, name: str) -> None:

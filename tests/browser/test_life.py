@@ -45,7 +45,7 @@ async def test_form_leads_to_a_live_bar_and_to_the_result(
     await shows(bar(page), "finishing", "99%")
     site.tell(name, end=True)
     await shows(bar(page), "succeeded", "100%")
-    await says(bar(page), "Done")
+    await says(bar(page), "Done!")
 
     assert await page.evaluate("window.loaded") == "once"
     await page.get_by_role("link", name="Open result").click()
