@@ -33,6 +33,7 @@ from headway.errors import (
     TaskError,
     TooLarge,
 )
+from headway.local import LocalEngine
 from tests.conftest import MakeHeadway, Until
 
 
@@ -745,3 +746,16 @@ async def test_clean_up_may_report(headway: Headway) -> None:
     ended = await end_of(headway, job)
 
     assert (ended.state, ended.note) == (State.CANCELLED, "rolled back")
+
+
+async def test_an_engine_may_be_given(make_headway: MakeHeadway) -> None:
+    """The engine that is given runs the jobs, again after Headway was closed and opened."""
+    headway = make_headway(engine=LocalEngine(concurrency=1))
+
+    @headway.task
+    async def work(n: int) -> int:
+        return n
+
+    for n in (1, 2):
+        async with headway:
+            assert (await end_of(headway, await work.start(n))).result == n

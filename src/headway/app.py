@@ -28,6 +28,7 @@ from headway.errors import JobFailed, JobNotFinished, JobNotFound, NotOpen, Stor
 from headway.group import Group, OnFailure
 from headway.http import Reply, Request
 from headway.job import EVERYONE, PARTITIONS, Attempt, Job, State, flight_of, new_id
+from headway.local import LocalEngine
 from headway.progress import Progress
 from headway.runtime import Runtime
 from headway.server import Server
@@ -59,6 +60,7 @@ class Headway:
         prefix: begins every key; apps that share a store need one each.
         state_dir: where the embedded Valkey and the generated secret live; by default
             `.headway` in the working directory.
+        engine: where jobs run; None makes a `LocalEngine`, which runs them in this process.
         identify: tells who asks: given the request, returns the owner's name or None for
             nobody. May be async. Without it every visitor gets a signed cookie.
         operator: tells whether who asks may see and cancel the jobs of all; may be async.
@@ -68,7 +70,7 @@ class Headway:
         drain_s: seconds that running jobs get when the server stops. Then they are handed over
             (on_lost="retry") or fail honestly.
         keep_s: seconds that ended jobs are kept.
-        concurrency: jobs that run in this process at a time.
+        concurrency: jobs that run in this process at a time, if no engine is given.
         path: where the surface is mounted.
 
     Raises:
@@ -81,6 +83,7 @@ class Headway:
         *,
         prefix: str = "headway",
         state_dir: str | os.PathLike[str] | None = None,
+        engine: LocalEngine | None = None,
         identify: Ask | None = None,
         operator: Ask | None = None,
         secret: str | Sequence[str] | None = None,
@@ -94,6 +97,7 @@ class Headway:
             url=url_of(url) if url else None,
             prefix=prefix,
             state_dir=state_dir,
+            engine=engine,
             identify=identify,
             operator=operator,
             secret=secret,

@@ -47,7 +47,7 @@ class Runtime:
         self.store = Store(self.link, keys, self.worker, keep_s=settings.keep_s)
         self.pulse = Pulse(ThreadStore(url, keys, self.worker), lease_s=lease_s)
         self.runner = Runner(self.store, self.pulse, tasks, lease_s=lease_s)
-        self.engine = LocalEngine(concurrency=settings.concurrency)
+        self.engine: LocalEngine = settings.engine or LocalEngine(concurrency=settings.concurrency)
         self.hub = Hub(self.store, self._told)
         self.watchdog = Watchdog(
             self.store,

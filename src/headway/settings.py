@@ -34,6 +34,7 @@ class Settings:
     url: str | None = None
     prefix: str = "headway"
     state_dir: str | os.PathLike[str] | None = None
+    engine: Any = None
     identify: Ask | None = None
     operator: Ask | None = None
     secret: str | Sequence[str] | None = None
