@@ -1,11 +1,12 @@
 # Two commands for a newcomer: `make demo` and `make test`. Each sets up what it needs by itself.
-.PHONY: help demo test check setup clean
+.PHONY: help demo test check chaos setup clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    serve the demo on http://localhost:5000/"
 	@echo "make test    lint, types, layers and all tests, browser tests included"
 	@echo "make check   lint, types and layers only"
+	@echo "make chaos   kill, freeze and cut at random, and check what must hold (SEED=…)"
 	@echo "make clean   remove what the others have set up"
 
 setup:
@@ -18,6 +19,10 @@ test: setup
 	@scripts/browser
 	@scripts/check
 	@scripts/test
+
+# make chaos [SEED=7]: real processes, a real store, and faults at random times; under four minutes.
+chaos: setup
+	@.venv/bin/python -m tests.chaos $(if $(SEED),--seed $(SEED))
 
 check: setup
 	@scripts/check
