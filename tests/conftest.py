@@ -169,7 +169,7 @@ class Keyspace:
 
     def _check_one(self, name: str, states: dict[str, State], *, expires: bool) -> None:
         kind, last = name.removeprefix(f"{self.prefix}:").split(":")[-2:]
-        if kind == "owner":
+        if kind in {"owner", "active", "pace", "once"}:
             assert expires, f"{name} lives for ever"
         elif kind == "key":
             target = str(self.client.get(name))

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from headway import watch
-from headway.app import _kept_secret
+from headway.secret import kept_secret
 from tests.apps.process import TERMINAL, App, Apps, alive, events_of, wait_until
 from tests.conftest import MakeHeadway, OwnServer
 
@@ -167,7 +167,7 @@ def test_processes_that_start_together_share_a_secret(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         for number in range(50):
             folder = tmp_path / str(number)
-            found = set(pool.map(_kept_secret, [folder] * 4))
+            found = set(pool.map(kept_secret, [folder] * 4))
 
             assert found == {(folder / "secret").read_text()}
             assert len(found.pop()) > 40

@@ -3,6 +3,7 @@
 from headway.app import Headway
 from headway.errors import HeadwayError, JobCancelled, JobError
 from headway.job import EVERYONE, Job, State
+from headway.limits import Limits
 from headway.progress import Progress, current_progress
 from headway.task import Task
 
@@ -15,6 +16,7 @@ __all__ = [
     "Job",
     "JobCancelled",
     "JobError",
+    "Limits",
     "Progress",
     "State",
     "Task",

@@ -8,16 +8,18 @@ words as for an id that nobody has.
 from __future__ import annotations
 
 import builtins
+import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Final, Protocol
 
 import msgspec
 
 from headway import _sse, pages
+from headway.access import SHARE, Access
 from headway.document import document
-from headway.errors import JobNotFound, StoreError, StoreUnavailable
+from headway.errors import HeadwayError
 from headway.http import (
     JSON,
     NO_STORE,
@@ -26,23 +28,27 @@ from headway.http import (
     VARY,
     Reply,
     Request,
+    cors,
     entity_tags,
     from_here,
-    problem,
+    preflight,
     safe_url,
     wait_s,
     waited,
 )
 from headway.job import Job, State, is_id
-from headway.stream import HEARTBEAT_S, STREAM_AGE_S, Streams
+from headway.problems import Refused, problem, problem_of
+from headway.settings import Settings
+from headway.stream import Streams
 from headway.tokens import Viewer
 from headway.watch import Hub
 
 __all__ = ["Api"]
 
-STREAM_IDS: Final = 50
 LIST_LIMIT: Final = 50
-STORE_AGAIN_S: Final = 2
+FULL_AGAIN_S: Final = 5.0
+
+logger = logging.getLogger("headway.api")
 
 
 class Jobs(Protocol):
@@ -54,122 +60,70 @@ class Jobs(Protocol):
     async def get_all(self, ids: Sequence[str]) -> builtins.list[Job]: ...
     async def cancel(self, job_id: str) -> Job: ...
     async def retry(self, job_id: str) -> Job: ...
+    async def forget(self, job_id: str) -> bool: ...
+    async def ping(self) -> float: ...
     async def list(self, *, owner: str, limit: int = ...) -> builtins.list[Job]: ...
-
-
-class _Refused(Exception):
-    """Carries a problem document out of a handler."""
-
-    def __init__(self, reply: Reply) -> None:
-        super().__init__()
-        self.reply = reply
-
-
-def _not_found() -> _Refused:
-    return _Refused(
-        problem(404, "not_found", "No such job", "The id is wrong, or the job has expired.")
-    )
-
-
-def _store_problem(error: StoreError) -> Reply:
-    """The store cannot answer now; the details stay in the log."""
-    again = [("Retry-After", str(STORE_AGAIN_S))]
-    if isinstance(error, StoreUnavailable):
-        return problem(
-            503, "store_unavailable", "The job store does not answer",
-            "Nothing is lost. Try again in a moment.", headers=again,
-        )  # fmt: skip
-    return problem(
-        503, "store_refuses", "The job store cannot write now",
-        "Nothing is lost. Try again in a moment.", headers=again,
-    )  # fmt: skip
 
 
 class Api:
     """Answers requests about jobs.
 
     Args:
-        jobs: reads and cancels them.
-        who: tells who asks.
-        age_s: how old a stream may become, in seconds, before it asks to be opened anew.
+        jobs: reads and changes them.
+        access: tells who asks.
     """
 
-    def __init__(
-        self,
-        jobs: Jobs,
-        who: Callable[[Request], Awaitable[Viewer]],
-        *,
-        heartbeat_s: float = HEARTBEAT_S,
-        age_s: float = STREAM_AGE_S,
-    ) -> None:
+    def __init__(self, jobs: Jobs, access: Access, streams: Streams, settings: Settings) -> None:
         self._jobs = jobs
-        self._who = who
-        self.streams = Streams(heartbeat_s=heartbeat_s, age_s=age_s)
+        self._access = access
+        self._streams = streams
+        self._limits = settings.limits
+        self._origins = settings.origins
 
     async def answer(self, request: Request) -> Reply:
         """Answer one request. Never raises for what a stranger sent or the store did."""
         try:
             reply = await self._route(request)
-        except _Refused as refused:
+        except Refused as refused:
             reply = refused.reply
-        except JobNotFound:
-            reply = _not_found().reply
-        except StoreError as error:
-            reply = _store_problem(error)
-        if request.method == "HEAD":
-            return Reply(reply.status, reply.headers)
-        return reply
+        except HeadwayError as error:
+            known = problem_of(error, request.base)
+            reply = known or _internal(error)
+        except Exception as error:  # identify, or a mistake of ours: nothing of it may be told
+            reply = _internal(error)
+        headers = [*reply.headers, *cors(request, self._origins)]
+        return Reply(reply.status, headers, b"" if request.method == "HEAD" else reply.body)
 
     async def _route(self, request: Request) -> Reply:
+        if request.method == "OPTIONS":
+            return preflight(request, self._origins)
         parts = [part for part in request.path.split("/") if part]
-        if request.method == "POST":
-            return await self._post(request, parts)
-        if request.method in {"GET", "HEAD"}:
-            return await self._get(request, parts)
-        return _not_allowed("GET, HEAD, POST")
-
-    async def _get(self, request: Request, parts: list[str]) -> Reply:
-        match parts:
-            case []:
-                return await self._list(request)
-            case ["events"]:
-                return await self._events(request, self._ids(request), single=False)
-            case ["static", name]:
-                return _static(request, name)
-            case [job_id]:
-                return await self._job(request, job_id)
-            case [job_id, "events"]:
-                return await self._events(request, [job_id], single=True)
-            case [job_id, "result"]:
-                return await self._result(request, job_id)
-            case [_, "cancel" | "retry"]:
-                return _not_allowed("POST")
-        return _no_route()
-
-    async def _post(self, request: Request, parts: list[str]) -> Reply:
-        match parts:
-            case [job_id, "cancel"]:
-                return await self._cancel(request, job_id)
-            case [job_id, "retry"]:
-                return await self._retry(request, job_id)
-            case [] | [_] | [_, "events" | "result"] | ["static", _]:
-                return _not_allowed("GET, HEAD")
-        return _no_route()
+        for shape, handlers in _ROUTES:
+            if (found := _matched(shape, parts)) is None:
+                continue
+            method = "GET" if request.method == "HEAD" else request.method
+            if method not in handlers:
+                return _not_allowed(handlers)
+            reply: Reply = await handlers[method](self, request, *found)
+            return reply
+        return problem("no_route")
 
     # ── reading ───────────────────────────────────────────────────────────────────────────────
 
     async def _watchable(self, request: Request, job_id: str) -> tuple[Job, Viewer]:
-        viewer = await self._who(request)
+        viewer = await self._access.viewer(request)
         if not is_id(job_id):
-            raise _not_found()
+            raise Refused("not_found")
         job = await self._jobs.get(job_id)
         if not viewer.may_watch(job):
-            raise _not_found()
+            raise Refused("not_found")
         if job.expires_at is not None and job.expires_at < time.time():
-            raise _Refused(problem(410, "expired", "This job has expired"))
+            raise Refused("expired")
         return job, viewer
 
     async def _job(self, request: Request, job_id: str) -> Reply:
+        if tokens := request.query.get(SHARE):
+            return self._shared(request, job_id, tokens[0])
         job, viewer = await self._watchable(request, job_id)
         html = request.wants_html
         tag = _tag(job, html=html)
@@ -179,13 +133,22 @@ class Api:
         headers = [("ETag", tag), PRIVATE, VARY, NOSNIFF, *_soon(job), *waited(request)]
         if tag in entity_tags(request):
             return Reply(304, headers)
-        found = document(job, request.base, may_cancel=viewer.may_cancel(job))
+        found = document(job, request.base, viewer)
         if html:
             return Reply(200, [*headers, *pages.HEADERS], pages.job_page(found, request.base))
         return Reply(200, [*headers, JSON], msgspec.json.encode(found))
 
+    def _shared(self, request: Request, job_id: str, token: str) -> Reply:
+        """Take the token out of the address: it must not stay in histories and logs."""
+        cookie = self._access.shares_cookie(request, job_id, token)
+        if cookie is None:
+            raise Refused("not_found")
+        quiet = ("Referrer-Policy", "no-referrer")
+        here = ("Location", f"{request.base}/{job_id}")
+        return Reply(303, [here, ("Set-Cookie", cookie), quiet, NO_STORE, NOSNIFF])
+
     async def _list(self, request: Request) -> Reply:
-        viewer = await self._who(request)
+        viewer = await self._access.viewer(request)
         asked = "id" in request.query
         ids = self._ids(request) if asked else []
         found = await self._listed(viewer, ids, asked=asked)
@@ -197,9 +160,7 @@ class Api:
         headers = [("ETag", tag), PRIVATE, VARY, NOSNIFF, *waited(request)]
         if tag in entity_tags(request):
             return Reply(304, headers)
-        documents = [
-            document(job, request.base, may_cancel=viewer.may_cancel(job)) for job in found
-        ]
+        documents = [document(job, request.base, viewer) for job in found]
         if request.wants_html:
             return Reply(200, [*headers, *pages.HEADERS], pages.jobs_page(documents, request.base))
         here = {job.id for job in found}
@@ -216,88 +177,129 @@ class Api:
 
     async def _result(self, request: Request, job_id: str) -> Reply:
         job, _ = await self._watchable(request, job_id)
-        if not job.state.terminal:
-            raise _Refused(
-                problem(
-                    409, "not_finished", "The job is not finished",
-                    headers=_soon(job), state=job.state,
-                )
-            )  # fmt: skip
-        if job.state is not State.SUCCEEDED:
-            title = job.error.title if job.error else "The job was cancelled"
-            code = job.error.code if job.error else "cancelled"
-            raise _Refused(problem(409, "no_result", title, state=job.state, error=code))
-        headers = [PRIVATE, VARY, NOSNIFF]
-        if (url := safe_url(job.result)) is not None:
-            return Reply(303, [*headers, ("Location", url)])
-        return Reply(200, [*headers, JSON], msgspec.json.encode(job.result))
+        return _result_of(job)
+
+    async def _health(self, request: Request) -> Reply:
+        """For load balancers: may be asked by everybody, tells nothing of jobs."""
+        took_s = await self._jobs.ping()
+        live = self._jobs.hub.live
+        found = {
+            "status": "ok" if live else "deaf",
+            "store_s": round(took_s, 4),
+            "live": live,
+            "streams": len(self._streams),
+        }
+        return Reply(200 if live else 503, [JSON, NO_STORE, NOSNIFF], msgspec.json.encode(found))
+
+    async def _static(self, request: Request, name: str) -> Reply:
+        file = pages.static(name)
+        if file is None:
+            return problem("no_file")
+        zipped = "gzip" in request.headers.get("accept-encoding", "")
+        tag = f'"{file.digest}{"-gz" if zipped else ""}"'
+        headers = [
+            ("Content-Type", file.kind),
+            ("Cache-Control", "public, max-age=0, must-revalidate"),
+            ("ETag", tag),
+            ("Vary", "Accept-Encoding"),
+            ("Cross-Origin-Resource-Policy", "cross-origin" if self._origins else "same-origin"),
+            NOSNIFF,
+        ]
+        if tag in entity_tags(request):
+            return Reply(304, headers)
+        if zipped:
+            return Reply(200, [*headers, ("Content-Encoding", "gzip")], file.zipped)
+        return Reply(200, headers, file.data)
 
     # ── changing ──────────────────────────────────────────────────────────────────────────────
 
     async def _changeable(self, request: Request, job_id: str) -> tuple[Job, Viewer]:
-        if not from_here(request):
-            raise _Refused(
-                problem(
-                    403, "cross_origin", "Refused: this request comes from another site",
-                    "Send it from a page of the same origin, or without a browser.",
-                )
-            )  # fmt: skip
-        job, viewer = await self._watchable(request, job_id)
-        if not viewer.may_cancel(job):
-            raise _Refused(
-                problem(403, "not_yours", "Everyone may watch this job, but not stop it")
-            )
-        return job, viewer
+        if not from_here(request, self._origins):
+            raise Refused("cross_origin")
+        return await self._watchable(request, job_id)
 
     async def _cancel(self, request: Request, job_id: str) -> Reply:
-        job, _ = await self._changeable(request, job_id)
+        job, viewer = await self._changeable(request, job_id)
+        if not viewer.may_cancel(job):
+            raise Refused("not_yours")
         if not job.state.terminal:
             job = await self._jobs.cancel(job_id)
-        status = 200 if job.state.terminal else 202
-        return self.told(request, job, status, may_cancel=True)
+        return self._told(request, job, viewer, 200 if job.state.terminal else 202)
 
     async def _retry(self, request: Request, job_id: str) -> Reply:
-        job, _ = await self._changeable(request, job_id)
+        job, viewer = await self._changeable(request, job_id)
+        if not viewer.may_change(job):
+            raise Refused("not_yours")
         if job.state not in {State.FAILED, State.CANCELLED}:
-            raise _Refused(
-                problem(409, "not_failed", "Only a failed or cancelled job can be tried again")
-            )
+            raise Refused("not_failed")
         job = await self._jobs.retry(job_id)
-        return self.told(request, job, 202, may_cancel=True)
+        return self._told(request, job, viewer, 202)
 
-    def told(
-        self,
-        request: Request,
-        job: Job,
-        status: int,
-        *,
-        may_cancel: bool,
-        to: str | None = None,
+    async def _forget(self, request: Request, job_id: str) -> Reply:
+        job, viewer = await self._changeable(request, job_id)
+        if not viewer.may_change(job):
+            raise Refused("not_yours")
+        if not await self._jobs.forget(job.id):
+            raise Refused("still_running", again_s=1, state=job.state)
+        return Reply(204, [NO_STORE])
+
+    async def accepted(
+        self, request: Request, job: Job, *, to: str | None = None, replayed: bool = False
     ) -> Reply:
-        """A job as the answer to a change: its page, or *to*, for a form; else its document."""
-        here = f"{request.base}/{job.id}"
+        """The answer to the request that started *job*; see `Headway.reply()`."""
         if request.wants_html:
-            return Reply(303, [("Location", to or here), NO_STORE])
-        found = document(job, request.base, may_cancel=may_cancel)
-        headers = [("Location", here), NO_STORE, JSON, NOSNIFF, *_soon(job)]
+            return self._seen(request, job, to)
+        viewer = Viewer(job.owner)
+        again = [("Idempotency-Replayed", "true")] if replayed else []
+        if "hx-request" in request.headers:
+            found = document(job, request.base, viewer)
+            html = pages.bar(found, {}).encode()
+            return Reply(202, [*again, *pages.FRAGMENT, NO_STORE, NOSNIFF], html)
+        if (seconds := wait_s(request)) and not job.state.terminal:
+            job = await self._ended(job, seconds)
+        applied = [*again, *waited(request)]
+        if seconds and job.state.terminal:
+            reply = _result_of(job)
+            here = ("Content-Location", f"{request.base}/{job.id}/result")
+            return Reply(reply.status, [*reply.headers, *applied, here], reply.body)
+        reply = self._told(request, job, viewer, 202)
+        return Reply(reply.status, [*reply.headers, *applied], reply.body)
+
+    def _told(self, request: Request, job: Job, viewer: Viewer, status: int) -> Reply:
+        """A job as the answer to a change: its page for a form, else its document."""
+        if request.wants_html:
+            return self._seen(request, job)
+        found = document(job, request.base, viewer)
+        here = ("Location", f"{request.base}/{job.id}")
+        headers = [here, NO_STORE, JSON, NOSNIFF, *_soon(job)]
         return Reply(status, headers, msgspec.json.encode(found))
+
+    def _seen(self, request: Request, job: Job, to: str | None = None) -> Reply:
+        return Reply(303, [("Location", to or f"{request.base}/{job.id}"), NO_STORE])
 
     # ── waiting ─────────────────────────────────────────────────────────────────────────────
 
     def _ids(self, request: Request) -> list[str]:
         ids = list(dict.fromkeys(request.query.get("id", [])))
         if not ids:
-            raise _Refused(problem(400, "no_ids", "Say which jobs: ?id=…&id=…"))
-        if len(ids) > STREAM_IDS:
-            raise _Refused(problem(400, "too_many_ids", f"At most {STREAM_IDS} jobs at a time"))
+            raise Refused("no_ids")
+        if len(ids) > (most := self._limits.ids_per_stream):
+            raise Refused("too_many_ids", detail=f"At most {most} at a time.", limit=most)
         return ids
 
-    async def _events(self, request: Request, ids: list[str], *, single: bool) -> Reply:
-        if not from_here(request):
-            raise _Refused(problem(403, "cross_origin", "Refused: another site asked for this"))
+    async def _events(self, request: Request, job_id: str) -> Reply:
+        return await self._stream(request, [job_id], single=True)
+
+    async def _all_events(self, request: Request) -> Reply:
+        return await self._stream(request, self._ids(request), single=False)
+
+    async def _stream(self, request: Request, ids: list[str], *, single: bool) -> Reply:
+        if not from_here(request, self._origins):
+            raise Refused("cross_origin")
         if single:
-            await self._watchable(request, ids[0])
-        viewer = await self._who(request)
+            _, viewer = await self._watchable(request, ids[0])
+        else:
+            viewer = await self._access.viewer(request)
         if _sse.last_seen(request.headers.get("last-event-id")) == _sse.END:
             return Reply(204, [NO_STORE])
         headers = [
@@ -308,59 +310,90 @@ class Api:
         ]
         if request.method == "HEAD":
             return Reply(200, headers)
+        if (full := self._streams.full(viewer)) is not None:
+            raise Refused(full, again_s=FULL_AGAIN_S)
         watcher = self._jobs.hub.watcher(ids)
-        stream = self.streams.serve(watcher, viewer, request.base, single=single)
+        stream = self._streams.serve(watcher, viewer, request.base, single=single)
         return Reply(200, headers, stream)
 
     async def _changed(self, job: Job, seconds: float) -> Job:
         """The job after its next change, or as it is after *seconds*."""
+        return await self._until(job, seconds, lambda seen: seen.rev > job.rev)
+
+    async def _ended(self, job: Job, seconds: float) -> Job:
+        """The job when it has ended, or as it is after *seconds*."""
+        return await self._until(job, seconds, lambda seen: seen.state.terminal)
+
+    async def _until(self, job: Job, seconds: float, good: Callable[[Job], bool]) -> Job:
         until = time.monotonic() + seconds
         with self._jobs.hub.watcher([job.id]) as watcher:
-            while (left := until - time.monotonic()) > 0 and not self.streams.draining:
+            while (left := until - time.monotonic()) > 0 and not self._streams.draining:
                 await watcher.wait(left)
                 for _, seen in watcher.take():
-                    if seen.job is not None and seen.job.rev > job.rev:
-                        return seen.job
+                    if seen.job is None:
+                        return job
+                    job = seen.job
+                    if good(job):
+                        return job
         return job
 
     async def _any_changed(self, found: list[Job], ids: list[str], seconds: float) -> None:
         revs = {job.id: job.rev for job in found}
         until = time.monotonic() + seconds
         with self._jobs.hub.watcher(ids) as watcher:
-            while (left := until - time.monotonic()) > 0 and not self.streams.draining:
+            while (left := until - time.monotonic()) > 0 and not self._streams.draining:
                 await watcher.wait(left)
                 for job_id, seen in watcher.take():
                     if (seen.job.rev if seen.job else None) != revs.get(job_id):
                         return
 
 
-def _static(request: Request, name: str) -> Reply:
-    file = pages.static(name)
-    if file is None:
-        return problem(404, "no_file", "There is no such file")
-    zipped = "gzip" in request.headers.get("accept-encoding", "")
-    tag = f'"{file.digest}{"-gz" if zipped else ""}"'
-    headers = [
-        ("Content-Type", file.kind),
-        ("Cache-Control", "public, max-age=0, must-revalidate"),
-        ("ETag", tag),
-        ("Vary", "Accept-Encoding"),
-        ("Cross-Origin-Resource-Policy", "same-origin"),
-        NOSNIFF,
-    ]
-    if tag in entity_tags(request):
-        return Reply(304, headers)
-    if zipped:
-        return Reply(200, [*headers, ("Content-Encoding", "gzip")], file.zipped)
-    return Reply(200, headers, file.data)
+_Handler = Callable[..., Awaitable[Reply]]
+_ROUTES: Final[tuple[tuple[tuple[str, ...], Mapping[str, _Handler]], ...]] = (
+    ((), {"GET": Api._list}),
+    (("events",), {"GET": Api._all_events}),
+    (("health",), {"GET": Api._health}),
+    (("static", "*"), {"GET": Api._static}),
+    (("*",), {"GET": Api._job, "DELETE": Api._forget}),
+    (("*", "events"), {"GET": Api._events}),
+    (("*", "result"), {"GET": Api._result}),
+    (("*", "cancel"), {"POST": Api._cancel}),
+    (("*", "retry"), {"POST": Api._retry}),
+)
+"""What is where; "*" is handed to the handler. HEAD is GET without the body."""
 
 
-def _not_allowed(methods: str) -> Reply:
-    return problem(405, "method_not_allowed", f"Only {methods} here", headers=[("Allow", methods)])
+def _matched(shape: Sequence[str], parts: Sequence[str]) -> list[str] | None:
+    if len(shape) != len(parts):
+        return None
+    pairs = list(zip(shape, parts, strict=True))
+    if any(want not in {"*", part} for want, part in pairs):
+        return None
+    return [part for want, part in pairs if want == "*"]
 
 
-def _no_route() -> Reply:
-    return problem(404, "no_route", "There is nothing here")
+def _not_allowed(handlers: Mapping[str, _Handler]) -> Reply:
+    methods = ", ".join(["GET, HEAD" if name == "GET" else name for name in handlers])
+    return problem("method_not_allowed", detail=f"Only {methods}.", headers=[("Allow", methods)])
+
+
+def _internal(error: Exception) -> Reply:
+    logger.error("a request could not be answered", exc_info=error)
+    return problem("internal")
+
+
+def _result_of(job: Job) -> Reply:
+    """What the task returned, or why there is nothing (yet)."""
+    if not job.state.terminal:
+        return problem("not_finished", headers=_soon(job), state=job.state)
+    if job.state is not State.SUCCEEDED:
+        title = job.error.title if job.error else "The job was cancelled"
+        code = job.error.code if job.error else "cancelled"
+        return problem("no_result", title=title, state=job.state, error=code)
+    headers = [PRIVATE, VARY, NOSNIFF]
+    if (url := safe_url(job.result)) is not None:
+        return Reply(303, [*headers, ("Location", url)])
+    return Reply(200, [*headers, JSON], msgspec.json.encode(job.result))
 
 
 def _tag(job: Job, *, html: bool) -> str:

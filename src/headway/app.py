@@ -1,54 +1,47 @@
-"""`Headway`: the app-long object. Owns the store connection, the hub, the engine.
+"""`Headway`: tasks and jobs, and the web around them.
 
-It puts the rooms together and decides nothing by itself. Doors subclass it to find out, in their
-framework's way, who asks and where the surface is mounted.
+It knows requests only as `Request`. Doors subclass it to translate to and from a framework; by
+itself it serves every ASGI app through `wrap()`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import builtins
-import contextlib
 import logging
 import os
-import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
-from inspect import isawaitable
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar, overload
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Any, Final
 
-import msgspec
-
+from headway import pages
 from headway._link import url_of
+from headway.access import SHARE, Access, Visit
 from headway.api import Api
-from headway.asgi import Asgi
-from headway.errors import JobFailed, JobNotFinished, JobNotFound, NotOpen, StoreError
-from headway.group import Group, OnFailure
-from headway.http import Reply, Request
-from headway.job import EVERYONE, PARTITIONS, Attempt, Job, State, flight_of, new_id
+from headway.asgi import App, Asgi, Scope, Wrap, request_of
+from headway.document import document
+from headway.errors import BadInput, JobNotFound
+from headway.gate import Asker
+from headway.http import Reply, Request, from_here, idempotency_key
+from headway.job import Job
+from headway.limits import Limits
 from headway.local import LocalEngine
-from headway.progress import Progress
-from headway.runtime import Runtime
-from headway.server import Server
+from headway.problems import Refused, problem_of
+from headway.secret import kept_secret, weak
+from headway.service import Service
 from headway.settings import CONCURRENCY, DRAIN_S, KEEP_S, LEASE_S, Ask, Settings
-from headway.store import Store
-from headway.task import OnLost, Run, Start, Task, Tasks, make_task
-from headway.tokens import COOKIE, Viewer, read_visitor
-from headway.watch import Hub
+from headway.tokens import Viewer
 
 __all__ = ["Headway"]
 
-SECRET_FILE: Final = "secret"  # noqa: S105 (a name)
-
-P = ParamSpec("P")
-R = TypeVar("R")
+SHARE_S: Final = 86_400.0
 
 logger = logging.getLogger("headway")
 
+_visit: ContextVar[Visit | None] = ContextVar("headway_visit", default=None)
 
-class Headway:
+
+class Headway(Service):
     """Runs tasks behind an async web app and shows how far they are.
 
     Open it in the app's lifespan (the doors do) or with `async with headway:`. Tasks may be
@@ -64,8 +57,14 @@ class Headway:
         identify: tells who asks: given the request, returns the owner's name or None for
             nobody. May be async. Without it every visitor gets a signed cookie.
         operator: tells whether who asks may see and cancel the jobs of all; may be async.
-        secret: signs visitors' cookies; several, oldest first, to change it without logging
-            visitors out. None generates one and keeps it in *state_dir*.
+        rate_key: tells whose starts are counted together for `Limits.starts_per_minute`, such as
+            the client's address; may be async. By default the owner's.
+        secret: signs visitors' cookies and shared links; several, oldest first, to change it
+            without logging visitors out. None, with the embedded Valkey, generates one and keeps
+            it in *state_dir*; with a store of your own it has to be given.
+        origins: other origins whose pages may use the surface, like "https://app.example". None
+            by default.
+        limits: what strangers and tasks may send and hold.
         lease_s: seconds after which a silent process is taken for dead.
         drain_s: seconds that running jobs get when the server stops. Then they are handed over
             (on_lost="retry") or fail honestly.
@@ -86,371 +85,224 @@ class Headway:
         engine: LocalEngine | None = None,
         identify: Ask | None = None,
         operator: Ask | None = None,
+        rate_key: Ask | None = None,
         secret: str | Sequence[str] | None = None,
+        origins: Sequence[str] = (),
+        limits: Limits | None = None,
         lease_s: float = LEASE_S,
         drain_s: float = DRAIN_S,
         keep_s: float = KEEP_S,
         concurrency: int = CONCURRENCY,
         path: str = "/jobs",
     ) -> None:
-        self._settings = Settings(
+        settings = Settings(
             url=url_of(url) if url else None,
             prefix=prefix,
             state_dir=state_dir,
             engine=engine,
             identify=identify,
             operator=operator,
+            rate_key=rate_key,
             secret=secret,
+            origins=tuple(origins),
+            limits=limits or Limits(),
             lease_s=lease_s,
             drain_s=drain_s,
             keep_s=keep_s,
             concurrency=concurrency,
             path=path,
         )
-        self._tasks = Tasks()
-        self._keys: list[str] = []
-        self._api = Api(self, self._who)
-        self._runtime: Runtime | None = None
-        self._server: Server | None = None
-        self._opened = 0
-        self.asgi = Asgi(self._api.answer, self.lifespan)
-        """The surface as an ASGI app; mount it at *path*."""
+        super().__init__(settings)
+        self._access = Access(settings)
+        self._api = Api(self, self._access, self.streams, settings)
+        self._asgi = Asgi(self._answer, self.lifespan, self._native)
+        self._serves = False
 
-    # ── tasks ─────────────────────────────────────────────────────────────────────────────────
+    def _settle(self, settings: Settings) -> None:
+        """Take other settings: those that a door has found in the app's own."""
+        self._settings = settings
+        self._access = Access(settings)
+        self._api = Api(self, self._access, self.streams, settings)
 
-    @overload
-    def task(self, function: Callable[Concatenate[Progress, P], R], /) -> Task[P, R]: ...
-    @overload
-    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
-    @overload
-    def task(
-        self,
-        /,
-        *,
-        name: str | None = None,
-        title: str | None = None,
-        timeout_s: float | None = None,
-        retries: int = 0,
-        on_lost: OnLost = "fail",
-        max_attempts: int | None = None,
-        stall_s: float | None = None,
-        run: Run | None = None,
-    ) -> _Register: ...
-    def task(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-        """Register a function as a task: `@headway.task`, or with options in parentheses.
-
-        `async def` runs on the loop, `def` in a thread of its own. A first parameter annotated
-        `Progress` gets the job's `Progress`; the others are what `start()` takes.
-
-        Args:
-            name: what the store and other processes know it by; the function's name by default.
-            title: what the owner sees; made of the name by default.
-            timeout_s: seconds that one attempt may take; None, the default, sets no limit.
-            retries: how often it is tried again after an exception, with growing pauses.
-            on_lost: what happens when its process dies: "fail", or "retry" for work that may
-                safely be done twice.
-            max_attempts: all attempts together, lost ones too; 3 with on_lost="retry".
-            stall_s: seconds without a report after which it is shown as stalled.
-            run: "process" for CPU work: in a child process of its own, that can be killed. The
-                function must stand at the top of a module.
-
-        Raises:
-            TaskError: a task of this name is registered already.
-            BadInput: an option is out of its range.
-        """
-
-        def register(function: Callable[..., Any]) -> Task[..., Any]:
-            task = make_task(function, self.begin, **options)
-            self._tasks.add(task)
-            return task
-
-        return register if function is None else register(function)
-
-    def group(self, progress: Progress, *, on_failure: OnFailure = "fail") -> Group:
-        """Start other jobs from inside of a job, under one bar: `async with headway.group(…)`.
-
-        Args:
-            progress: of the job that this code runs in.
-            on_failure: "fail": when one of the jobs fails, the others are cancelled and the block
-                raises `JobError`. "ignore": all of them are waited for, whatever becomes of them.
-        """
-        return Group(self, progress, on_failure=on_failure)
-
-    def aside(self) -> AbstractContextManager[None]:
-        """See `LocalEngine.aside()`."""
-        return self._open_runtime("wait for jobs").engine.aside()
-
-    async def begin(self, start: Start) -> Job:
-        """Accept what a task's `start()` says; the tasks call it."""
-        runtime = self._open_runtime("start a task")
-        owner = start.owner if start.owned else await self._owner()
-        flight = flight_of(start.task, owner, start.key) if start.key is not None else None
-        record = {
-            "task": start.task,
-            "title": start.title,
-            "owner": owner or "",
-            "args": start.args,
-            "options": msgspec.json.encode(start.options).decode(),
-            "on_lost": start.on_lost,
-            "max_attempts": str(start.max_attempts),
-        }
-        return await self._create(runtime, record, flight, job_id=start.job_id)
-
-    async def _create(
-        self,
-        runtime: Runtime,
-        record: dict[str, str],
-        flight: str | None,
-        *,
-        job_id: str | None = None,
-    ) -> Job:
-        job_id = job_id or new_id(PARTITIONS, flight=flight)
-        # A client that goes away must not leave a job that is accepted but never submitted.
-        accepting = asyncio.ensure_future(self._accept(runtime, job_id, record, flight))
-        return await asyncio.shield(accepting)
-
-    async def _accept(
-        self, runtime: Runtime, job_id: str, record: dict[str, str], flight: str | None
-    ) -> Job:
-        job = await runtime.store.create(job_id, record, self._settings.lease_s, flight)
-        if not job.reused and not job.state.terminal:
-            await runtime.engine.submit(job.id, job.attempt)
-            runtime.pulse.wake()
-        return job
-
-    # ── jobs ──────────────────────────────────────────────────────────────────────────────────
+    # ── serving ───────────────────────────────────────────────────────────────────────────────
 
     @property
-    def hub(self) -> Hub:
-        """The hub of this process."""
-        return self._open_runtime("watch jobs").hub
+    def asgi(self) -> App:
+        """The surface as an ASGI app; mount it at *path*."""
+        self._serves = True
+        return self._asgi
 
-    async def get(self, job_id: str) -> Job:
-        """The job as it is now. One round trip.
+    def wrap(self, app: App) -> App:
+        """Around a whole ASGI app: serves the surface at *path*, opens and closes with the app,
+        and lets `start()` in the app's routes know who asks. For frameworks without a door."""
+        return Wrap(app, self.asgi, self._settings.mount, self.lifespan, self._around)
+
+    @contextmanager
+    def _around(self, scope: Scope) -> Iterator[Callable[[], list[tuple[str, str]]]]:
+        """While the app handles a request: it is the current one. See `Wrap`."""
+        request = request_of(scope, self._native(scope))
+        base = f"{request.base.rstrip('/')}{self._settings.mount}"
+        visit = Visit(replace(request, base=base))
+        token = _visit.set(visit)
+        try:
+            yield lambda: self._cookies(visit)
+        finally:
+            _visit.reset(token)
+
+    def _cookies(self, visit: Visit) -> list[tuple[str, str]]:
+        """The header that gives a new visitor the cookie that makes the first job theirs."""
+        cookie = self._access.set_cookie(visit)
+        return [] if cookie is None else [("Set-Cookie", cookie)]
+
+    async def _answer(self, request: Request) -> Reply:
+        """Answer a request to the surface."""
+        token = _visit.set(Visit(request))
+        try:
+            return await self._api.answer(request)
+        finally:
+            _visit.reset(token)
+
+    def _native(self, scope: Any) -> Any:
+        """The framework's request, for `identify` and `operator`; here the ASGI scope."""
+        return scope
+
+    # ── requests of the app ───────────────────────────────────────────────────────────────────
+
+    def _current(self) -> Visit | None:
+        """The request that is being handled here and now."""
+        return _visit.get()
+
+    def _visiting(self) -> Visit:
+        if (visit := self._current()) is None:
+            raise BadInput(
+                "there is no current request here. Call this in a route of an app that a door, or "
+                "headway.wrap(app), stands around."
+            )
+        return visit
+
+    async def _asker(self) -> Asker | None:
+        visit = self._current()
+        if visit is None:
+            return None
+        if visit.asker is None:
+            owner = await self._access.owner(visit)
+            try:
+                key = idempotency_key(visit.request)
+            except ValueError:
+                raise Refused("bad_key") from None
+            rate_key = await self._access.rate_key(visit.request, owner)
+            visit.asker = Asker(owner, rate_key, key)
+        return visit.asker
+
+    async def visitor(self) -> str | None:
+        """Who asks now. A new visitor gets a name, and the cookie that carries it.
+
+        Call it on the page with the start button: then even the first double click is one job.
+        """
+        return await self._access.owner(self._visiting())
+
+    async def mine(self, job_id: str) -> Job:
+        """The job, if who asks now may watch it; for routes of the app about jobs. One round trip.
 
         Raises:
-            JobNotFound: the id is wrong, or the job has expired.
+            JobNotFound: there is no such job, or it is someone else's.
         """
-        return await self._open_runtime("read a job").store.get(job_id)
-
-    async def get_all(self, ids: Sequence[str]) -> builtins.list[Job]:
-        """Those of the jobs that exist, in the order asked for. One round trip."""
-        store = self._open_runtime("read jobs").store
-        return list((await store.get_all(ids, strict=False)).values())
-
-    async def list(self, *, owner: str, limit: int = 50) -> builtins.list[Job]:
-        """The newest jobs of *owner*, newest first. Two round trips."""
-        return await self._open_runtime("list jobs").store.of_owner(owner, limit)
-
-    async def cancel(self, job_id: str) -> Job:
-        """Ask a job to stop, wherever it runs; returns it as it is after asking. One round trip.
-
-        A queued job is cancelled at once. A running one is `cancelled` when its code has really
-        stopped; until then `cancel_requested` is set. Asking again, or too late, changes nothing.
-
-        Raises:
-            JobNotFound: the id is wrong, or the job has expired.
-        """
-        return await self._open_runtime("cancel a job").store.cancel(job_id)
-
-    async def retry(self, job_id: str) -> Job:
-        """Start the work of an ended job again, as a new job of the same owner. Two round trips.
-
-        While that one is queued or running, asking again returns it, with `reused` set.
-
-        Raises:
-            JobNotFound: the id is wrong, or the job has expired.
-        """
-        runtime = self._open_runtime("try a job again")
-        record = dict(await runtime.store.args(job_id))
-        flight = flight_of(record["task"], record.get("owner"), f"retry {job_id}")
-        return await self._create(runtime, record, flight)
-
-    async def result(self, job_id: str) -> Any:
-        """What the task returned, as plain JSON values. One round trip.
-
-        Raises:
-            JobNotFound: the id is wrong, or the job has expired.
-            JobNotFinished: it is queued or running; `watch()` tells when it is done.
-            JobFailed: it failed or was cancelled; the message says why.
-        """
+        viewer = await self._access.viewer(self._visiting().request)
         job = await self.get(job_id)
-        if not job.state.terminal:
-            raise JobNotFinished(f"job {job_id} is {job.state}: watch it until it has ended")
-        if job.state is not State.SUCCEEDED:
-            why = f": {job.error.title}" if job.error else ""
-            raise JobFailed(f"job {job_id} {job.state}{why}")
-        return job.result
+        if not viewer.may_watch(job):
+            raise JobNotFound(job_id)
+        return job
 
-    async def log(self, job_id: str) -> builtins.list[str]:
-        """The newest 500 lines that the job logged, oldest first. One round trip."""
-        return await self._open_runtime("read a log").store.log(job_id)
+    def same_origin(self) -> bool:
+        """False if a browser sends the current request on behalf of another site."""
+        return from_here(self._visiting().request, self._settings.origins)
 
-    async def attempts(self, job_id: str) -> builtins.list[Attempt]:
-        """The attempts of a job that are over, with their errors and traces, oldest first.
+    def share(self, job: Job | str, *, cancel: bool = False, seconds: float = SHARE_S) -> str:
+        """A link that lets whoever opens it watch one job, for a time. Costs nothing.
 
-        For operators: do not show it to owners. One round trip.
-        """
-        return await self._open_runtime("read attempts").store.attempts(job_id)
+        A browser that opens it gets a cookie, and an address without the token. Other clients
+        send what stands behind `share=` as `Authorization: Bearer …`.
 
-    async def watch(self, *ids: str) -> AsyncIterator[Job]:
-        """Each change of the jobs, beginning with their present state, until all have ended.
-
-        States may be skipped when they come faster than they are taken, the last one never.
-        Goes silent while the store is away, and on when it is back. Costs the store nothing
-        beyond one subscription and one read per job, shared with all watchers of the process.
+        Args:
+            cancel: the job may be cancelled through it, too.
+            seconds: how long it holds. Changing the secret ends it sooner.
 
         Raises:
-            JobNotFound: one of the ids is wrong, or its job has expired.
+            BadInput: *seconds* is not above 0, or there is no secret.
         """
-        with self.hub.watcher(ids) as watcher:
-            going = set(watcher.ids)
-            while going:
-                await watcher.wait()
-                for job_id, seen in watcher.take():
-                    if seen.job is None:
-                        raise JobNotFound(job_id)
-                    if seen.job.state.terminal:
-                        going.discard(job_id)
-                    yield seen.job
+        job_id = job if isinstance(job, str) else job.id
+        token = self._access.share(job_id, cancel=cancel, seconds=seconds)
+        return f"{self._base()}/{job_id}?{SHARE}={token}"
+
+    def bar(self, job: Job, **attributes: str | bool) -> str:
+        """The bar of *job* as HTML, with the script it needs.
+
+        Args:
+            job: as of now; the page shows it before any script has run.
+            attributes: of the element, such as `label="Export"`.
+        """
+        base = self._base()
+        found = document(job, base, Viewer(job.owner))
+        return pages.script(base) + pages.bar(found, attributes)
 
     async def reply(
         self, job: Job, request: Request | None = None, *, to: str | None = None
     ) -> Any:
         """The answer to the request that started *job*.
 
-        202 with `Location`, `Retry-After` and the status document; 303 to the job's page for a
-        form that a browser has sent, or to *to* if that is given. Doors return their framework's
-        response; here it is a `Reply`, made for *request*.
+        202 with `Location`, `Retry-After` and the status document. For a form that a browser has
+        sent, 303 to the job's page, or to *to*; for htmx, the bar. With `Prefer: wait=5`, if the
+        job succeeds so soon, its result. Doors return their framework's response; here it is a
+        `Reply`, made for *request* or else for the current one.
         """
-        return self._reply(job, request or Request("POST", "/", self._settings.mount), to)
+        visit = self._current()
+        if request is None:
+            request = visit.request if visit else Request("POST", "/", self._settings.mount)
+        replayed = visit is not None and visit.asker is not None and visit.asker.replayed
+        return self._response(await self._api.accepted(request, job, to=to, replayed=replayed))
 
-    def _reply(self, job: Job, request: Request, to: str | None) -> Reply:
-        cancel = job.owner is not None and job.owner != EVERYONE
-        return self._api.told(request, job, 202, may_cancel=cancel, to=to)
+    def _response(self, reply: Reply) -> Any:
+        """The framework's response; here the `Reply` itself."""
+        return reply
 
-    # ── who asks ──────────────────────────────────────────────────────────────────────────────
+    def _refusal(self, error: Exception) -> Any:
+        """The response to a request in which *error* was raised; None if it is not ours to say."""
+        reply = problem_of(error, self._base())
+        return None if reply is None else self._response(reply)
 
-    async def _owner(self) -> str | None:
-        """The owner of what is started here and now; doors know of a current request."""
-        return None
+    def _base(self) -> str:
+        visit = self._current()
+        return visit.request.base if visit else self._settings.mount
 
-    async def _who(self, request: Request) -> Viewer:
-        identify, operates = self._settings.identify, self._settings.operator
-        operator = await _asked(operates, request.native) if operates else False
-        if identify is not None:
-            owner = await _asked(identify, request.native)
-            return Viewer(str(owner) if owner is not None else None, operator=bool(operator))
-        visitor = read_visitor(request.cookies.get(COOKIE), self._keys)
-        return Viewer(visitor, operator=bool(operator))
-
-    # ── opening and closing ───────────────────────────────────────────────────────────────────
-
-    def _open_runtime(self, act: str) -> Runtime:
-        if self._runtime is None:
-            raise NotOpen(act)
-        return self._runtime
-
-    async def __aenter__(self) -> Self:
-        """Open: connect, start to run and to watch. Opening twice is counted.
-
-        Raises:
-            ServerError: the embedded Valkey cannot run here; the message says what to set.
-            StoreUnavailable: the store does not answer.
-        """
-        self._opened += 1
-        if self._opened == 1:
-            try:
-                await self._open()
-            except BaseException:
-                self._opened = 0
-                await self._close_server()
-                raise
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close: hand over or end what runs, within about *drain_s* and a second."""
-        self._opened -= 1
-        if self._opened:
-            return
-        runtime, self._runtime = self._runtime, None
-        if runtime is not None:
-            await runtime.aclose()
-        await self._close_server()
-
-    @asynccontextmanager
-    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
-        """For `lifespan=` of Starlette, FastAPI and others: open while the app serves."""
-        async with self:
-            yield
+    # ── opening ───────────────────────────────────────────────────────────────────────────────
 
     async def _open(self) -> None:
-        settings, revive = self._settings, None
-        url = settings.url
-        if url is None:
-            self._server = Server(settings.folder)
-            url, revive = await asyncio.to_thread(self._server.open), self._server.open
-        self._keys = settings.secrets
-        if not self._keys and settings.identify is None:
-            self._keys = [_kept_secret(settings.folder)]
-        runtime = Runtime(settings, self._tasks, self._api.streams, url, revive)
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(runtime.link.aclose)
-            await runtime.open()
-            stack.pop_all()
-        self._runtime = runtime
-        if settings.url is not None:
-            await self._warn_of_eviction(runtime.store)
+        self._access.keys = self._secrets() if self._serves else self._settings.secrets
+        await super()._open()
 
-    async def _close_server(self) -> None:
-        server, self._server = self._server, None
-        if server is not None:
-            await asyncio.to_thread(server.close)
-
-    async def _warn_of_eviction(self, store: Store) -> None:
-        try:
-            policy = await store.eviction_policy()
-        except StoreError:
-            return
-        if policy is not None and policy != "noeviction":
-            logger.warning(
-                "the store evicts keys when its memory is full (maxmemory-policy %s): jobs can "
-                "vanish. Set it to noeviction, or give Headway a store of its own.",
-                policy,
+    def _secrets(self) -> list[str]:
+        settings = self._settings
+        own_store = settings.url is not None
+        if own_store and (guessed := weak(settings.secrets)) is not None:
+            raise BadInput(
+                f"secret {guessed[:3]}… is a default, or shorter than 16 characters: everybody "
+                f"could sign in as anybody. {_CURE}"
             )
+        if settings.identify is None:
+            logger.warning(
+                "identify is not set: visitors are told apart by a signed cookie. If your app has "
+                "users, set identify= so that their jobs are theirs on every device."
+            )
+        if settings.secrets:
+            return settings.secrets
+        if not own_store:
+            return [kept_secret(settings.folder)]
+        if settings.identify is None:
+            raise BadInput(f"there is no secret to sign visitors' cookies with. {_CURE}")
+        return []
 
 
-class _Register:
-    """What `@headway.task(…)` returns; only its type is ever used."""
-
-    @overload
-    def __call__(self, function: Callable[Concatenate[Progress, P], R], /) -> Task[P, R]: ...
-    @overload
-    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
-    def __call__(self, function: Callable[..., Any], /) -> Any:
-        raise NotImplementedError
-
-
-def _kept_secret(state_dir: Path) -> str:
-    """The secret of this state folder, made on first use; only its user can read it."""
-    path = state_dir / SECRET_FILE
-    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not path.exists():
-        # It gets its name when it is whole: another process may look for it at this moment.
-        draft = path.with_name(f"{SECRET_FILE}.{secrets.token_hex(8)}")
-        with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(32))
-        with contextlib.suppress(FileExistsError):
-            path.hardlink_to(draft)
-        draft.unlink()
-    return path.read_text()
-
-
-async def _asked(ask: Ask, request: Any) -> Any:
-    answer = ask(request)
-    return await answer if isawaitable(answer) else answer
+_CURE: Final = (
+    "Set HEADWAY_SECRET, or secret=, to random text, the same in all processes: "
+    "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+)

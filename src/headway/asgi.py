@@ -1,4 +1,4 @@
-"""The surface as a plain ASGI app, to be mounted by any framework.
+"""The surface as a plain ASGI app, to be mounted by any framework, or wrapped around a whole app.
 
 It sends by hand, and not through a framework's response: so it hears at once that a client went
 away, and can give up one that takes nothing.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import AbstractContextManager
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
 from urllib.parse import parse_qs
 
 from headway.http import Reply, Request
 
-__all__ = ["Asgi"]
+__all__ = ["App", "Asgi", "Wrap", "request_of"]
 
 SEND_S: Final = 30.0  # a client that has taken nothing for so long is given up
 BODY_BYTES: Final = 64 * 1024
@@ -23,6 +24,7 @@ QUERY_FIELDS: Final = 200
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Asgi:
@@ -31,15 +33,18 @@ class Asgi:
     Args:
         answer: answers one request.
         lifespan: what to keep open while the app serves, if this is the whole app.
+        native: makes of a scope what the app's own `identify` is given.
     """
 
     def __init__(
         self,
         answer: Callable[[Request], Awaitable[Reply]],
         lifespan: Callable[[], Any],
+        native: Callable[[Scope], Any],
     ) -> None:
         self._answer = answer
         self._lifespan = lifespan
+        self._native = native
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -62,7 +67,7 @@ class Asgi:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        reply = await self._answer(request_of(scope))
+        reply = await self._answer(request_of(scope, self._native(scope)))
         headers = [
             (name.lower().encode(), value.encode("latin-1")) for name, value in reply.headers
         ]
@@ -103,7 +108,110 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
-def request_of(scope: Scope) -> Request:
+class Wrap:
+    """A whole ASGI app with the surface at *path*, and with requests that Headway knows of.
+
+    Args:
+        app: gets every other request, and the lifespan if it understands it.
+        surface: the surface.
+        around: given the scope of a request to *app*, stands around its handling, and gives what
+            tells the headers to add to the answer.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        surface: App,
+        path: str,
+        lifespan: Callable[[], Any],
+        around: Callable[[Scope], AbstractContextManager[Callable[[], list[tuple[str, str]]]]],
+    ) -> None:
+        self._app = app
+        self._surface = surface
+        self._path = path
+        self._lifespan = lifespan
+        self._around = around
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+            return
+        if scope["type"] == "http" and (inner := self._below(scope)) is not None:
+            await self._surface(inner, receive, send)
+            return
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        with self._around(scope) as more:
+
+            async def sending(message: MutableMapping[str, Any]) -> None:
+                if message["type"] == "http.response.start":
+                    added = [(n.lower().encode(), v.encode("latin-1")) for n, v in more()]
+                    message = {**message, "headers": [*message.get("headers", []), *added]}
+                await send(message)
+
+            await self._app(scope, receive, sending)
+
+    def _below(self, scope: Scope) -> Scope | None:
+        root = scope.get("root_path", "")
+        path = scope["path"].removeprefix(root) if root else scope["path"]
+        if path != self._path and not path.startswith(f"{self._path}/"):
+            return None
+        return {**scope, "root_path": f"{root}{self._path}"}
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Open before the app starts, close after it has stopped; it may know no lifespan."""
+        queue: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
+        said: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
+        await receive()
+        try:
+            async with self._lifespan():
+                inner = asyncio.create_task(_awaited(self._app(scope, queue.get, said.put)))
+                started = await _tell(inner, queue, said, "lifespan.startup")
+                if started is not None and started["type"].endswith("failed"):
+                    await send(started)
+                    return
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+                stopped = await _tell(inner, queue, said, "lifespan.shutdown")
+                await _end(inner)
+        except Exception as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            raise
+        await send(stopped or {"type": "lifespan.shutdown.complete"})
+
+
+async def _awaited(one: Awaitable[None]) -> None:
+    await one
+
+
+async def _tell(
+    inner: asyncio.Task[None],
+    queue: asyncio.Queue[MutableMapping[str, Any]],
+    said: asyncio.Queue[MutableMapping[str, Any]],
+    what: str,
+) -> MutableMapping[str, Any] | None:
+    """What the app answers to *what*; None if it has no lifespan, and has ended over it."""
+    if inner.done():
+        return None
+    await queue.put({"type": what})
+    answer = asyncio.create_task(said.get())
+    await asyncio.wait({inner, answer}, return_when=asyncio.FIRST_COMPLETED)
+    if answer.done():
+        return answer.result()
+    answer.cancel()
+    # As servers do: an app that raises over the word "lifespan" has none.
+    inner.exception()
+    return None
+
+
+async def _end(inner: asyncio.Task[None]) -> None:
+    await asyncio.wait({inner}, timeout=1.0)
+    inner.cancel()
+
+
+def request_of(scope: Scope, native: Any) -> Request:
     """What an ASGI scope says, as a `Request`; what cannot be understood is left out."""
     headers: dict[str, str] = {}
     for name, value in scope["headers"]:
@@ -120,7 +228,8 @@ def request_of(scope: Scope) -> Request:
         headers=headers,
         query=query_of(scope.get("query_string", b"")),
         cookies=cookies_of(headers.get("cookie")),
-        native=scope,
+        secure=scope.get("scheme") == "https",
+        native=native,
     )
 
 

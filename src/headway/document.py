@@ -6,15 +6,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 from headway.job import Job, State
+from headway.tokens import Viewer
 
 __all__ = ["document", "rfc3339"]
 
 
-def document(job: Job, base: str, *, may_cancel: bool) -> dict[str, Any]:
-    """The status document: the same in answers, events and pages. Times are RFC 3339, UTC."""
+def document(job: Job, base: str, viewer: Viewer) -> dict[str, Any]:
+    """The status document: the same in answers, events and pages. Times are RFC 3339, UTC.
+
+    Only its links depend on who asks: they name what the viewer may do now.
+    """
     here = f"{base}/{job.id}"
     ended = job.state.terminal
-    again = job.state in {State.FAILED, State.CANCELLED} and may_cancel
+    again = job.state in {State.FAILED, State.CANCELLED} and viewer.may_change(job)
     reading = job.progress
     return {
         "id": job.id,
@@ -48,7 +52,7 @@ def document(job: Job, base: str, *, may_cancel: bool) -> dict[str, Any]:
         "links": {
             "self": here,
             "events": f"{here}/events",
-            "cancel": f"{here}/cancel" if may_cancel and not ended else None,
+            "cancel": f"{here}/cancel" if not ended and viewer.may_cancel(job) else None,
             "result": f"{here}/result" if job.result is not None else None,
             "retry": f"{here}/retry" if again else None,
         },

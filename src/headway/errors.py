@@ -9,6 +9,11 @@
     │   ├── StoreUnavailable     … or did not answer
     │   ├── StoreFull            … has no memory left
     │   └── StoreReadOnly        … is a replica, or its disk failed
+    ├── StartRefused             a job was not accepted, although the store could
+    │   ├── TooMany              … its owner has, or starts, too many
+    │   ├── AlreadyRunning       … its key is taken, and `using(if_running="refuse")` was said
+    │   ├── KeyInFlight          … the request with this Idempotency-Key is still being handled
+    │   └── KeyReused            … its Idempotency-Key was used for something else
     ├── ServerError              the embedded Valkey cannot run here
     ├── JobNotFound              no such job, or it has expired
     ├── JobNotFinished           its result was asked for too early
@@ -24,6 +29,7 @@ from __future__ import annotations
 import asyncio
 
 __all__ = [
+    "AlreadyRunning",
     "BadInput",
     "HeadwayError",
     "JobCancelled",
@@ -31,14 +37,18 @@ __all__ = [
     "JobFailed",
     "JobNotFinished",
     "JobNotFound",
+    "KeyInFlight",
+    "KeyReused",
     "NotOpen",
     "ServerError",
+    "StartRefused",
     "StoreError",
     "StoreFull",
     "StoreReadOnly",
     "StoreUnavailable",
     "TaskError",
     "TooLarge",
+    "TooMany",
 ]
 
 
@@ -83,6 +93,36 @@ class StoreFull(StoreError):
 
 class StoreReadOnly(StoreError):
     """The store refuses to write: a replica, or a primary whose disk failed."""
+
+
+class StartRefused(HeadwayError):
+    """A job was not accepted. The doors answer the request with a problem document."""
+
+
+class TooMany(StartRefused):
+    """The owner has too many jobs at a time ("too_many_jobs"), or starts them too fast
+    ("too_many_starts"). `again_s`: after so many seconds it may work."""
+
+    def __init__(self, code: str, again_s: float) -> None:
+        super().__init__(f"{code}: the limit for one owner is reached; see Limits")
+        self.code = code
+        self.again_s = again_s
+
+
+class AlreadyRunning(StartRefused):
+    """A job with this key is queued or running: `job_id`."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"job {job_id} has this key and has not ended")
+        self.job_id = job_id
+
+
+class KeyInFlight(StartRefused):
+    """Another request with this Idempotency-Key is being handled just now."""
+
+
+class KeyReused(StartRefused):
+    """The Idempotency-Key was used before, with another task or other arguments."""
 
 
 class ServerError(HeadwayError):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import msgspec
-
 __all__ = [
     "JSON", "NOSNIFF", "NO_STORE", "PRIVATE", "VARY", "Reply", "Request",
-    "entity_tags", "from_here", "problem", "safe_url", "wait_s", "waited",
+    "cors", "entity_tags", "from_here", "idempotency_key", "preflight", "safe_url", "wait_s",
+    "waited",
 ]  # fmt: skip
 
 WAIT_MAX_S: Final = 25.0  # under the 29 s after which some gateways give up
@@ -31,6 +30,7 @@ class Request:
         path: below the mount, beginning with "/".
         base: where the surface is mounted, such as "/jobs"; links begin with it.
         headers: names in lower case.
+        secure: it came over HTTPS.
         native: the framework's own request, for `identify` and `operator`.
     """
 
@@ -40,6 +40,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, list[str]] = field(default_factory=dict)
     cookies: Mapping[str, str] = field(default_factory=dict)
+    secure: bool = False
     native: Any = None
 
     @property
@@ -56,27 +57,6 @@ class Reply:
     status: int
     headers: list[tuple[str, str]]
     body: bytes | AsyncIterator[bytes] = b""
-
-
-def problem(
-    status: int,
-    code: str,
-    title: str,
-    detail: str | None = None,
-    *,
-    headers: list[tuple[str, str]] | None = None,
-    **more: Any,
-) -> Reply:
-    """An error as a document. Source: RFC 9457; `code` is ours, and stable."""
-    body = {"type": f"urn:headway:{code}", "title": title, "status": status, "code": code}
-    if detail is not None:
-        body["detail"] = detail
-    kind = ("Content-Type", "application/problem+json")
-    return Reply(
-        status,
-        [kind, NO_STORE, NOSNIFF, *(headers or [])],
-        msgspec.json.encode({**body, **more}),
-    )
 
 
 def entity_tags(request: Request) -> set[str]:
@@ -115,19 +95,71 @@ def safe_url(result: Any) -> str | None:
     return url if local and url.isascii() else None
 
 
-def from_here(request: Request) -> bool:
-    """False for what a browser sends on behalf of another site.
+def from_here(request: Request, origins: Sequence[str] = ()) -> bool:
+    """False for what a browser sends on behalf of another site that is not one of *origins*.
 
     Source: Fetch Metadata (W3C) first, then the Origin header, as in Go's CrossOriginProtection.
     A client that sends neither is no browser, and carries no cookies it was not given.
     """
+    origin = request.headers.get("origin")
+    if origin is not None and origin in origins:
+        return True
     site = request.headers.get("sec-fetch-site")
     if site is not None:
         return site in {"same-origin", "none"}
-    origin = request.headers.get("origin")
     if origin is None:
         return True
     try:
         return urlsplit(origin).netloc == request.headers.get("host")
     except ValueError:
         return False
+
+
+_EXPOSED: Final = "Location, Retry-After, ETag, Preference-Applied, Idempotency-Replayed"
+
+
+def cors(request: Request, origins: Sequence[str]) -> list[tuple[str, str]]:
+    """What lets the pages of *origins*, and no others, read the answer. Source: Fetch, 3.2."""
+    if not origins:
+        return []
+    origin = request.headers.get("origin")
+    if origin not in origins or origin is None:
+        return [("Vary", "Origin")]
+    return [
+        ("Vary", "Origin"),
+        ("Access-Control-Allow-Origin", origin),
+        ("Access-Control-Allow-Credentials", "true"),
+        ("Access-Control-Expose-Headers", _EXPOSED),
+    ]
+
+
+_ASKABLE: Final = "Accept, Authorization, If-None-Match, Last-Event-ID, Prefer, Idempotency-Key"
+
+
+def preflight(request: Request, origins: Sequence[str]) -> Reply:
+    """The answer to OPTIONS: which methods and headers a page of *origins* may send."""
+    headers = cors(request, origins)
+    if len(headers) > 1:
+        headers += [
+            ("Access-Control-Allow-Methods", "GET, HEAD, POST, DELETE"),
+            ("Access-Control-Allow-Headers", _ASKABLE),
+            ("Access-Control-Max-Age", "600"),
+        ]
+    return Reply(204, [*headers, ("Allow", "GET, HEAD, POST, DELETE, OPTIONS"), NO_STORE])
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The Idempotency-Key: a quoted string, as the draft says, or what clients send without quotes.
+
+    Raises:
+        ValueError: it is empty, too long or not printable.
+    """
+    said = request.headers.get("idempotency-key")
+    if said is None:
+        return None
+    key = said.strip()
+    if len(key) > 1 and key[0] == key[-1] == '"':
+        key = key[1:-1]
+    if not 0 < len(key) <= 200 or not key.isascii() or not key.isprintable():
+        raise ValueError(key)
+    return key

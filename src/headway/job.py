@@ -257,6 +257,13 @@ def child_id(parent: str, number: int) -> str:
     return parent[:2] + b32encode(digest).decode().rstrip("=").lower()
 
 
+def id_of(partitions: int, what: str) -> str:
+    """The id that follows from *what*: whoever makes it again gets the same one."""
+    digest = blake2b(what.encode(), digest_size=17).digest()
+    random = b32encode(digest[1:]).decode().rstrip("=").lower()
+    return f"{digest[0] % partitions:02x}{random}"
+
+
 def is_id(text: str) -> bool:
     """True if *text* has the form of a job id; it says nothing about whether the job exists."""
     return _ID.match(text) is not None

@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import Context, copy_context
 from functools import partial
 from typing import Final
 
@@ -40,6 +41,7 @@ class LocalEngine:
         self._run: Callable[[str], Awaitable[float | None]] | None = None
         self._taking = True
         self._aside = 0
+        self._context = Context()
 
     @property
     def _free(self) -> bool:
@@ -64,6 +66,7 @@ class LocalEngine:
         """Begin to run what is queued; returns at once."""
         self._run = run
         self._taking = True
+        self._context = copy_context()
         self._fill()
 
     @contextmanager
@@ -95,7 +98,11 @@ class LocalEngine:
     def _fill(self) -> None:
         while self._taking and self._run and self._queue and self._free:
             job_id = self._queue.popleft()
-            task = asyncio.create_task(self._one(job_id), name=f"headway-job-{job_id}")
+            # In the context of the app and not of the request that happened to start it: who asks,
+            # or which transaction is open, is not true of the job, and would be missing elsewhere.
+            task = asyncio.create_task(
+                self._one(job_id), name=f"headway-job-{job_id}", context=self._context.copy()
+            )
             self._running[job_id] = task
             task.add_done_callback(partial(self._over, job_id))
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-__all__ = ["HEADERS", "VERSION", "bar", "job_page", "jobs_page", "script", "static"]
+__all__ = ["FRAGMENT", "HEADERS", "VERSION", "bar", "job_page", "jobs_page", "script", "static"]
 
 _FILES: Final = {
     "headway.js": "text/javascript; charset=utf-8",
@@ -33,6 +33,7 @@ HEADERS: Final = (
     ("Referrer-Policy", "same-origin"),
     ("X-Frame-Options", "DENY"),
 )
+FRAGMENT: Final = (("Content-Type", "text/html; charset=utf-8"),)
 _STATES: Final = {
     "queued": "Waiting to start",
     "running": "Running",

@@ -223,14 +223,25 @@ def _backoff(attempt: int) -> float:
 class Runner:
     """Runs jobs of this process and writes how they ended.
 
+    After `gave_up` is set, ends that cannot be written are given up.
+
     Args:
-        drained: after it is set, ends that cannot be written are given up.
+        ended: told of each job that has ended here.
     """
 
-    def __init__(self, store: Store, pulse: Pulse, tasks: Tasks, *, lease_s: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        pulse: Pulse,
+        tasks: Tasks,
+        ended: Callable[[Job], None] = lambda _: None,
+        *,
+        lease_s: float,
+    ) -> None:
         self._store = store
         self._pulse = pulse
         self._tasks = tasks
+        self._ended = ended
         self._lease_s = lease_s
         self._runs: dict[str, Run] = {}
         self.gave_up = asyncio.Event()
@@ -305,7 +316,9 @@ class Runner:
 
     async def _write(self, run: Run, outcome: Settled | _Again) -> float | None:
         if isinstance(outcome, Settled):
-            if not await self._store.finish(run.job, outcome):
+            if await self._store.finish(run.job, outcome):
+                self._ended(run.job)
+            else:
                 logger.warning("job %s was no longer ours when it ended", run.job_id)
             return None
         answer = await self._store.release(

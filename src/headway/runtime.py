@@ -12,7 +12,9 @@ from typing import Final
 
 from headway._link import Link
 from headway.drain import Drain
-from headway.job import PARTITIONS
+from headway.gate import Gate
+from headway.intake import Intake
+from headway.job import PARTITIONS, Job
 from headway.local import LocalEngine
 from headway.pulse import Pulse
 from headway.runner import Runner, Why
@@ -46,8 +48,16 @@ class Runtime:
         self.link = Link(url, revive)
         self.store = Store(self.link, keys, self.worker, keep_s=settings.keep_s)
         self.pulse = Pulse(ThreadStore(url, keys, self.worker), lease_s=lease_s)
-        self.runner = Runner(self.store, self.pulse, tasks, lease_s=lease_s)
+        self.gate = Gate(self.link, keys, settings.limits, keep_s=settings.keep_s)
+        self.runner = Runner(self.store, self.pulse, tasks, self._ended, lease_s=lease_s)
         self.engine: LocalEngine = settings.engine or LocalEngine(concurrency=settings.concurrency)
+        self.intake = Intake(
+            self.store,
+            self.gate,
+            self._submit,
+            lease_s=lease_s,
+            args_bytes=settings.limits.args_bytes,
+        )
         self.hub = Hub(self.store, self._told)
         self.watchdog = Watchdog(
             self.store,
@@ -65,11 +75,21 @@ class Runtime:
         await self.engine.submit(job_id, 0)
         self.pulse.wake()
 
-    def _told(self, word: str, job_id: str) -> None:
-        if word == "cancel":
-            self.runner.stop(job_id, Why.CANCEL)
-        elif word == "orphan":
-            self.watchdog.look_soon()
+    async def _submit(self, job: Job) -> None:
+        await self.engine.submit(job.id, job.attempt)
+        self.pulse.wake()
+
+    def _ended(self, job: Job) -> None:
+        self.gate.leave(job.owner, job.id)
+
+    def _told(self, word: str, about: str) -> None:
+        match word:
+            case "cancel":
+                self.runner.stop(about, Why.CANCEL)
+            case "orphan":
+                self.watchdog.look_soon()
+            case "revoke":
+                self._streams.revoke(about)
 
     def begin_drain(self) -> None:
         self._streams.drain()

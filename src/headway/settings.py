@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from headway.errors import BadInput
+from headway.limits import Limits
 
 __all__ = ["Ask", "Settings"]
 
@@ -37,7 +39,10 @@ class Settings:
     engine: Any = None
     identify: Ask | None = None
     operator: Ask | None = None
+    rate_key: Ask | None = None
     secret: str | Sequence[str] | None = None
+    origins: Sequence[str] = ()
+    limits: Limits = field(default_factory=Limits)
     lease_s: float = LEASE_S
     drain_s: float = DRAIN_S
     keep_s: float = KEEP_S
@@ -55,6 +60,13 @@ class Settings:
             raise BadInput(f"path {self.path!r}: give where the surface is mounted, like '/jobs'")
         if self.secret is not None and (not self.secret or not all(self.secret)):
             raise BadInput("secret is empty: give random text, or leave it out")
+        for origin in self.origins:
+            parts = urlsplit(origin)
+            if (
+                parts.scheme not in {"http", "https"}
+                or f"{parts.scheme}://{parts.netloc}" != origin
+            ):
+                raise BadInput(f"origin {origin!r}: give it whole, like 'https://app.example'")
         if not self.prefix or any(c in self.prefix for c in "{} \n"):
             raise BadInput(f"prefix {self.prefix!r}: give a word, like 'headway'")
 

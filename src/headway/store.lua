@@ -325,3 +325,69 @@ for _, ends in ipairs(KEYS) do
   end
 end
 return gone
+
+---- act forget
+-- KEYS  record, leases, ends
+-- ARGV  id, worker ('' = only a job that has ended; else also one that waits here and never began)
+-- Removes a job with all that belongs to it. Watchers are told to look again: {}.
+-- Returns 'ok', 'going' (it has not ended) or 'gone'.
+local record, leases, ends, id = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
+local r = redis.call('HMGET', record, 'state', 'worker', 'attempt', 'key')
+if not r[1] then return 'gone' end
+if not terminal(r[1]) then
+  local unbegun = r[1] == 'queued' and r[3] == '0' and ARGV[2] ~= '' and r[2] == ARGV[2]
+  if not unbegun then return 'going' end
+  if r[4] and r[4] ~= '' and redis.call('GET', r[4]) == id then redis.call('DEL', r[4]) end
+end
+redis.call('DEL', record, log_key(record), tries_key(record))
+redis.call('ZREM', leases, id)
+redis.call('ZREM', ends, id)
+redis.call('SPUBLISH', record, '{}')
+return 'ok'
+
+---- act admit
+-- KEYS  the owner's active jobs
+-- ARGV  id, most, seconds that the set lives without a start
+-- Takes a place for the job. Returns {'ok'}, or the ids that hold all places.
+local active = KEYS[1]
+if redis.call('SCARD', active) >= tonumber(ARGV[2]) and redis.call('SISMEMBER', active, ARGV[1]) == 0 then
+  return redis.call('SMEMBERS', active)
+end
+redis.call('SADD', active, ARGV[1])
+redis.call('EXPIRE', active, ARGV[3])
+return { 'ok' }
+
+---- act pace
+-- KEYS  when the allowance is whole again (ms)
+-- ARGV  starts a minute
+-- Spends one start. Returns 0, or the ms to wait until there is one.
+-- Source: the generic cell rate algorithm (ITU-T I.371); one number is all its state.
+local step = 60000 / ARGV[1]
+local now = now_ms()
+local whole = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), now)
+local wait = whole + step - now - 60000
+if wait > 0 then return math.ceil(wait) end
+redis.call('SET', KEYS[1], ms(whole + step), 'PX', ms(whole + step - now + 1))
+return 0
+
+---- act reserve
+-- KEYS  what is known of an Idempotency-Key: a hash of print, token, job
+-- ARGV  print (what the request is about), token (who asks), busy_ms
+-- Returns {'new'}, {'busy'}, {'other'} (it was about something else) or {'done', job}.
+local r = redis.call('HMGET', KEYS[1], 'print', 'token', 'job')
+if r[1] then
+  if r[1] ~= ARGV[1] then return { 'other' } end
+  if r[3] then return { 'done', r[3] } end
+  return { r[2] == ARGV[2] and 'new' or 'busy' }
+end
+redis.call('HSET', KEYS[1], 'print', ARGV[1], 'token', ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return { 'new' }
+
+---- act settle
+-- KEYS  what is known of an Idempotency-Key
+-- ARGV  token, job ('' = none: the key is free again), keep_ms
+if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
+if ARGV[2] == '' then return redis.call('DEL', KEYS[1]) end
+redis.call('HSET', KEYS[1], 'job', ARGV[2])
+return redis.call('PEXPIRE', KEYS[1], ARGV[3])

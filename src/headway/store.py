@@ -212,18 +212,29 @@ class Store(_Acts):
         self, job_id: str, record: Mapping[str, str], lease_s: float, flight: str | None = None
     ) -> Job:
         """Accept a job: from here on it cannot be lost; or return the one that has the key."""
+        return (await self.create_beside((), job_id, record, lease_s, flight))[0]
+
+    async def create_beside(
+        self,
+        beside: Sequence[Call],
+        job_id: str,
+        record: Mapping[str, str],
+        lease_s: float,
+        flight: str | None = None,
+    ) -> tuple[Job, list[Any]]:
+        """As `create()`, and ask *beside* in the same round trip; the answers are returned too."""
         keys = [*self._two(job_id), *([self.keys.flight(job_id, flight)] if flight else [])]
         fields = [part for pair in record.items() for part in pair]
         create = self._act("create", keys, job_id, self.worker, _ms(lease_s), *fields)
         owner = record.get("owner")
         # Before it is known who has the key, the index may not name this id: it may never exist.
         index = [] if flight else self._index(owner, job_id)
-        answers = await self._link.call_all([create, *index])
+        answers = await self._link.call_all([create, *beside, *index])
         word, found = answers[0]
         job = Job.from_record(_pairs(found), reused=word == "reused")
         if flight and not job.reused:
             self._post_index(job)
-        return job
+        return job, answers[1 : len(beside) + 1]
 
     def _post_index(self, job: Job) -> None:
         for call in self._index(job.owner, job.id):
@@ -294,6 +305,19 @@ class Store(_Acts):
         if answer[0] == "gone":
             raise JobNotFound(job_id)
         return Job.from_record(_pairs(answer[1]))
+
+    async def forget(self, job: Job, *, unbegun: bool = False) -> str:
+        """Remove an ended job: 'ok', 'going' or 'gone'.
+
+        Args:
+            unbegun: also one that waits in this process and has never begun.
+        """
+        worker = self.worker if unbegun else ""
+        act = self._act("forget", self._three(job.id), job.id, worker)
+        answers = await self._link.call_all([act])
+        if job.owner and answers[0] != "going":
+            self._link.post(Call(None, ("ZREM", self.keys.owner(job.owner), job.id)))
+        return str(answers[0])
 
     async def due(
         self, tasks: Iterable[str], limit: int, *, orphans: bool
@@ -371,6 +395,11 @@ class Store(_Acts):
         if gone := [i for i in ids if i not in jobs]:
             await self._link.call(Call(None, ("ZREM", key, *gone)))
         return [job for job in jobs.values() if job.owner == owner]
+
+    async def tell(self, word: str, about: str) -> None:
+        """Say something to all processes, on one of the channels that all of them hear."""
+        channel = self.keys.control()[0]
+        await self._link.call(Call(None, ("SPUBLISH", channel, json.dumps({word: about}))))
 
     async def ping(self) -> None:
         """One round trip that proves contact."""

@@ -23,6 +23,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 OnLost = Literal["fail", "retry"]
 Run = Literal["process"]
+IfRunning = Literal["return", "refuse"]
 LOST_ATTEMPTS: Final = 3  # a job that kills its worker must not do so for ever
 KEY_CHARS: Final = 200
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,100}\Z")
@@ -50,6 +51,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     owner: str | None = None
     owned: bool = False
     job_id: str | None = None
+    if_running: IfRunning = "return"
 
 
 class Task(Generic[P, R]):
@@ -111,6 +113,7 @@ class Task(Generic[P, R]):
         owner: str | None = None,
         title: str | None = None,
         timeout_s: float | None = None,
+        if_running: IfRunning = "return",
     ) -> Using[P, R]:
         """Say how the next start differs: `await export.using(key="export").start(rows=3)`.
 
@@ -121,6 +124,8 @@ class Task(Generic[P, R]):
                 `EVERYONE` lets every visitor watch.
             title: what the owner sees, cut to 200 characters.
             timeout_s: seconds that one attempt may take; None leaves it to the task.
+            if_running: "refuse": while a job has the key, starting raises `AlreadyRunning`, which
+                the doors answer with 409 and the way to that job.
 
         Raises:
             BadInput: an option is out of its range.
@@ -133,7 +138,11 @@ class Task(Generic[P, R]):
         if timeout_s is not None:
             _check_options(timeout_s=timeout_s)
             options = msgspec.structs.replace(options, timeout_s=timeout_s)
-        return Using(self, key=key, owner=owner, title=title, options=options)
+        if if_running not in {"return", "refuse"}:
+            raise BadInput(f"if_running {if_running!r}: give 'return' or 'refuse'")
+        return Using(
+            self, key=key, owner=owner, title=title, options=options, if_running=if_running
+        )
 
     def decode(self, args: str) -> tuple[list[Any], dict[str, Any]]:
         """The arguments of a job, as the function's annotations want them."""
@@ -159,6 +168,7 @@ class Task(Generic[P, R]):
             key=using.key,
             owner=using.owner,
             owned=using.owner is not None,
+            if_running=using.if_running,
         )
 
 
@@ -173,12 +183,14 @@ class Using(Generic[P, R]):
         owner: str | None,
         title: str | None,
         options: Options,
+        if_running: IfRunning,
     ) -> None:
         self._task = task
         self.key = key
         self.owner = owner
         self.title = title
         self.options = options
+        self.if_running: IfRunning = if_running
 
     async def start(self, *args: P.args, **kwargs: P.kwargs) -> Job:
         """As `Task.start()`."""

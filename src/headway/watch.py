@@ -272,10 +272,11 @@ class Hub:
         seen = self._seen.get(job_id)
         if seen is None:
             return
-        if seen.job is not None:
-            self._tell(job_id, seen.job.updated(told(data)))
+        fields = told(data)
+        if seen.job is not None and fields:
+            self._tell(job_id, seen.job.updated(fields))
         else:
-            # The read that is under way may have been answered before this change.
+            # It was forgotten, or the read that is under way may have been answered before this.
             self._to_read[job_id] = None
             self._work.set()
 

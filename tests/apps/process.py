@@ -193,6 +193,7 @@ class Apps:
         env = {
             **{k: v for k, v in os.environ.items() if not k.startswith("HEADWAY_")},
             "HEADWAY_STATE_DIR": str(self.state_dir),
+            "HEADWAY_SECRET": "the secret of the servers of a test",
             "XDG_RUNTIME_DIR": str(self._runtime),
             "PYTHONPATH": os.pathsep.join([str(cwd), *os.environ.get("PYTHONPATH", "").split()]),
             "JOURNAL": str(self.journal),

@@ -10,6 +10,7 @@ from typing import Any
 from quart import Quart, Response, request
 
 from headway import Progress
+from headway.limits import Limits
 from headway.quart import Headway
 
 STEP_S = 0.02
@@ -21,6 +22,7 @@ headway = Headway(
     identify=lambda request: "tester",
     lease_s=float(os.environ.get("LEASE_S", "10")),
     drain_s=float(os.environ.get("DRAIN_S", "1")),
+    limits=Limits(jobs_per_owner=None, starts_per_minute=None),
     concurrency=int(os.environ.get("CONCURRENCY", "32")),
 )
 
@@ -127,4 +129,4 @@ async def start(task: str) -> Response:
 
 @app.get("/streams")
 async def streams() -> dict[str, int]:
-    return {"open": len(headway._api.streams), "pid": os.getpid()}
+    return {"open": len(headway.streams), "pid": os.getpid()}

@@ -64,6 +64,7 @@ class Site:
         """Serve, and wait until it answers."""
         env = {
             **{k: v for k, v in os.environ.items() if not k.startswith("HEADWAY_")},
+            "HEADWAY_SECRET": "the secret of the servers of a test",
             "HEADWAY_STATE_DIR": str(self._folder / "state"),
             "XDG_RUNTIME_DIR": self._runtime,
             "ORDERS": str(self._orders),

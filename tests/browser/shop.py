@@ -109,13 +109,13 @@ async def result() -> str:
 @app.post("/bye")
 async def bye() -> dict[str, int]:
     """End the streams as they end when they are old, or when the server stops."""
-    headway._api.streams.drain()
-    while headway._api.streams:
+    headway.streams.drain()
+    while headway.streams:
         await asyncio.sleep(0.01)
-    headway._api.streams.draining = False
+    headway.streams.draining = False
     return await streams()
 
 
 @app.get("/streams")
 async def streams() -> dict[str, int]:
-    return {"open": len(headway._api.streams)}
+    return {"open": len(headway.streams)}

@@ -18,6 +18,7 @@ from headway.demo.shelf import FILES, Shelf
 from headway.errors import JobNotFound, StoreError
 from headway.job import Job
 from headway.quart import Headway
+from headway.secret import kept_secret
 from headway.settings import STATE_DIR
 
 __all__ = ["build"]
@@ -42,7 +43,8 @@ def build(*, sizes: Sizes = FULL, **options: Any) -> Quart:
     shelf = Shelf()
     app.extensions["headway_demo"] = shelf
     app.while_serving(_while_open(shelf))  # before Headway, so that it closes after it
-    options.setdefault("state_dir", Path.cwd() / STATE_DIR)
+    folder = options.setdefault("state_dir", Path.cwd() / STATE_DIR)
+    app.secret_key = kept_secret(Path(folder))  # so that it runs on a store of one's own, too
     _Routes(Headway(app, **options), shelf, sizes).add_to(app)
     return app
 

@@ -1,0 +1,333 @@
+"""`Service`: the app-long object without the web. Owns the store connection, the hub, the engine.
+
+It puts the rooms together and decides nothing by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
+
+from headway.errors import JobFailed, JobNotFinished, JobNotFound, NotOpen, StoreError
+from headway.gate import Asker
+from headway.group import Group, OnFailure
+from headway.job import Attempt, Job, State
+from headway.progress import Progress
+from headway.runtime import Runtime
+from headway.server import Server
+from headway.settings import Settings
+from headway.store import Store
+from headway.stream import Streams
+from headway.task import OnLost, Run, Start, Task, Tasks, make_task
+from headway.watch import Hub
+
+__all__ = ["Service"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+logger = logging.getLogger("headway")
+
+
+class Service:
+    """Tasks, and the jobs they become. `Headway` adds the web; see there for the options."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._tasks = Tasks()
+        self._runtime: Runtime | None = None
+        self._server: Server | None = None
+        self._opened = 0
+        self.streams = Streams(limits=settings.limits)
+
+    # ── tasks ─────────────────────────────────────────────────────────────────────────────────
+
+    @overload
+    def task(self, function: Callable[Concatenate[Progress, P], R], /) -> Task[P, R]: ...
+    @overload
+    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    @overload
+    def task(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        title: str | None = None,
+        timeout_s: float | None = None,
+        retries: int = 0,
+        on_lost: OnLost = "fail",
+        max_attempts: int | None = None,
+        stall_s: float | None = None,
+        run: Run | None = None,
+    ) -> _Register: ...
+    def task(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+        """Register a function as a task: `@headway.task`, or with options in parentheses.
+
+        `async def` runs on the loop, `def` in a thread of its own. A first parameter annotated
+        `Progress` gets the job's `Progress`; the others are what `start()` takes.
+
+        Args:
+            name: what the store and other processes know it by; the function's name by default.
+            title: what the owner sees; made of the name by default.
+            timeout_s: seconds that one attempt may take; None, the default, sets no limit.
+            retries: how often it is tried again after an exception, with growing pauses.
+            on_lost: what happens when its process dies: "fail", or "retry" for work that may
+                safely be done twice.
+            max_attempts: all attempts together, lost ones too; 3 with on_lost="retry".
+            stall_s: seconds without a report after which it is shown as stalled.
+            run: "process" for CPU work: in a child process of its own, that can be killed. The
+                function must stand at the top of a module.
+
+        Raises:
+            TaskError: a task of this name is registered already.
+            BadInput: an option is out of its range.
+        """
+
+        def register(function: Callable[..., Any]) -> Task[..., Any]:
+            task = make_task(function, self.begin, **options)
+            self._tasks.add(task)
+            return task
+
+        return register if function is None else register(function)
+
+    def group(self, progress: Progress, *, on_failure: OnFailure = "fail") -> Group:
+        """Start other jobs from inside of a job, under one bar: `async with headway.group(…)`.
+
+        Args:
+            progress: of the job that this code runs in.
+            on_failure: "fail": when one of the jobs fails, the others are cancelled and the block
+                raises `JobError`. "ignore": all of them are waited for, whatever becomes of them.
+        """
+        return Group(self, progress, on_failure=on_failure)
+
+    def aside(self) -> AbstractContextManager[None]:
+        """See `LocalEngine.aside()`."""
+        return self._open_runtime("wait for jobs").engine.aside()
+
+    async def begin(self, start: Start) -> Job:
+        """Accept what a task's `start()` says; the tasks call it."""
+        runtime = self._open_runtime("start a task")
+        asker = await self._asker()
+        owner = start.owner if start.owned else asker.owner if asker else None
+        if start.job_id is not None:
+            asker = None  # a job of a job is no request of its own
+        return await runtime.intake.begin(start, owner, asker)
+
+    async def _asker(self) -> Asker | None:
+        """The request that starts what is started here and now, if there is one."""
+        return None
+
+    # ── jobs ──────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def hub(self) -> Hub:
+        """The hub of this process."""
+        return self._open_runtime("watch jobs").hub
+
+    async def get(self, job_id: str) -> Job:
+        """The job as it is now. One round trip.
+
+        Raises:
+            JobNotFound: the id is wrong, or the job has expired.
+        """
+        return await self._open_runtime("read a job").store.get(job_id)
+
+    async def get_all(self, ids: Sequence[str]) -> builtins.list[Job]:
+        """Those of the jobs that exist, in the order asked for. One round trip."""
+        store = self._open_runtime("read jobs").store
+        return list((await store.get_all(ids, strict=False)).values())
+
+    async def list(self, *, owner: str, limit: int = 50) -> builtins.list[Job]:
+        """The newest jobs of *owner*, newest first. Two round trips."""
+        return await self._open_runtime("list jobs").store.of_owner(owner, limit)
+
+    async def cancel(self, job_id: str) -> Job:
+        """Ask a job to stop, wherever it runs; returns it as it is after asking. One round trip.
+
+        A queued job is cancelled at once. A running one is `cancelled` when its code has really
+        stopped; until then `cancel_requested` is set. Asking again, or too late, changes nothing.
+
+        Raises:
+            JobNotFound: the id is wrong, or the job has expired.
+        """
+        return await self._open_runtime("cancel a job").store.cancel(job_id)
+
+    async def retry(self, job_id: str) -> Job:
+        """Start the work of an ended job again, as a new job of the same owner. Two round trips.
+
+        While that one is queued or running, asking again returns it, with `reused` set.
+
+        Raises:
+            JobNotFound: the id is wrong, or the job has expired.
+        """
+        runtime = self._open_runtime("try a job again")
+        record = dict(await runtime.store.args(job_id))
+        return await runtime.intake.again(record, job_id, await self._asker())
+
+    async def forget(self, job_id: str) -> bool:
+        """Remove an ended job before its time; False if it has not ended. Two round trips.
+
+        Raises:
+            JobNotFound: the id is wrong, or the job has expired.
+        """
+        store = self._open_runtime("forget a job").store
+        return await store.forget(await store.get(job_id)) != "going"
+
+    async def revoke(self, owner: str) -> None:
+        """End all open streams of *owner*, in every process: call it when somebody logs out.
+
+        Their pages ask again who they are, and get what they may see then. One round trip.
+        """
+        await self._open_runtime("revoke").store.tell("revoke", owner)
+
+    async def ping(self) -> float:
+        """Ask the store for a sign of life; how long it took, in seconds. One round trip.
+
+        Raises:
+            StoreError: it gave none.
+        """
+        began = time.perf_counter()
+        await self._open_runtime("ask the store").store.ping()
+        return time.perf_counter() - began
+
+    async def result(self, job_id: str) -> Any:
+        """What the task returned, as plain JSON values. One round trip.
+
+        Raises:
+            JobNotFound: the id is wrong, or the job has expired.
+            JobNotFinished: it is queued or running; `watch()` tells when it is done.
+            JobFailed: it failed or was cancelled; the message says why.
+        """
+        job = await self.get(job_id)
+        if not job.state.terminal:
+            raise JobNotFinished(f"job {job_id} is {job.state}: watch it until it has ended")
+        if job.state is not State.SUCCEEDED:
+            why = f": {job.error.title}" if job.error else ""
+            raise JobFailed(f"job {job_id} {job.state}{why}")
+        return job.result
+
+    async def log(self, job_id: str) -> builtins.list[str]:
+        """The newest 500 lines that the job logged, oldest first. One round trip."""
+        return await self._open_runtime("read a log").store.log(job_id)
+
+    async def attempts(self, job_id: str) -> builtins.list[Attempt]:
+        """The attempts of a job that are over, with their errors and traces, oldest first.
+
+        For operators: do not show it to owners. One round trip.
+        """
+        return await self._open_runtime("read attempts").store.attempts(job_id)
+
+    async def watch(self, *ids: str) -> AsyncIterator[Job]:
+        """Each change of the jobs, beginning with their present state, until all have ended.
+
+        States may be skipped when they come faster than they are taken, the last one never.
+        Goes silent while the store is away, and on when it is back. Costs the store nothing
+        beyond one subscription and one read per job, shared with all watchers of the process.
+
+        Raises:
+            JobNotFound: one of the ids is wrong, or its job has expired.
+        """
+        with self.hub.watcher(ids) as watcher:
+            going = set(watcher.ids)
+            while going:
+                await watcher.wait()
+                for job_id, seen in watcher.take():
+                    if seen.job is None:
+                        raise JobNotFound(job_id)
+                    if seen.job.state.terminal:
+                        going.discard(job_id)
+                    yield seen.job
+
+    # ── opening and closing ───────────────────────────────────────────────────────────────────
+
+    def _open_runtime(self, act: str) -> Runtime:
+        if self._runtime is None:
+            raise NotOpen(act)
+        return self._runtime
+
+    async def __aenter__(self) -> Self:
+        """Open: connect, start to run and to watch. Opening twice is counted.
+
+        Raises:
+            ServerError: the embedded Valkey cannot run here; the message says what to set.
+            StoreUnavailable: the store does not answer.
+        """
+        self._opened += 1
+        if self._opened == 1:
+            try:
+                await self._open()
+            except BaseException:
+                self._opened = 0
+                await self._close_server()
+                raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close: hand over or end what runs, within about *drain_s* and a second."""
+        self._opened -= 1
+        if self._opened:
+            return
+        runtime, self._runtime = self._runtime, None
+        if runtime is not None:
+            await runtime.aclose()
+        await self._close_server()
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+        """For `lifespan=` of Starlette, FastAPI and others: open while the app serves."""
+        async with self:
+            yield
+
+    async def _open(self) -> None:
+        settings, revive = self._settings, None
+        url = settings.url
+        if url is None:
+            self._server = Server(settings.folder)
+            url, revive = await asyncio.to_thread(self._server.open), self._server.open
+        runtime = Runtime(settings, self._tasks, self.streams, url, revive)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(runtime.link.aclose)
+            await runtime.open()
+            stack.pop_all()
+        self._runtime = runtime
+        if settings.url is not None:
+            await self._warn_of_eviction(runtime.store)
+
+    async def _close_server(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            await asyncio.to_thread(server.close)
+
+    async def _warn_of_eviction(self, store: Store) -> None:
+        try:
+            policy = await store.eviction_policy()
+        except StoreError:
+            return
+        if policy is not None and policy != "noeviction":
+            logger.warning(
+                "the store evicts keys when its memory is full (maxmemory-policy %s): jobs can "
+                "vanish. Set it to noeviction, or give Headway a store of its own.",
+                policy,
+            )
+
+
+class _Register:
+    """What `@headway.task(…)` returns; only its type is ever used."""
+
+    @overload
+    def __call__(self, function: Callable[Concatenate[Progress, P], R], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    def __call__(self, function: Callable[..., Any], /) -> Any:
+        raise NotImplementedError
