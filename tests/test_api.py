@@ -136,7 +136,7 @@ async def test_status_document_says_all(site: Site) -> None:
     assert found["note"] == "counting"
     assert found["links"] == {
         "self": f"/jobs/{job.id}", "events": f"/jobs/{job.id}/events", "cancel": None,
-        "result": f"/jobs/{job.id}/result", "retry": None,
+        "log": f"/jobs/{job.id}/log", "result": f"/jobs/{job.id}/result", "retry": None,
     }  # fmt: skip
     assert found["finished_at"].endswith("Z")
 

@@ -18,7 +18,7 @@ import msgspec
 
 from headway import _sse, pages
 from headway.access import SHARE, Access
-from headway.document import document
+from headway.document import document, tried
 from headway.errors import HeadwayError
 from headway.http import (
     JSON,
@@ -36,7 +36,7 @@ from headway.http import (
     wait_s,
     waited,
 )
-from headway.job import Job, State, is_id
+from headway.job import Attempt, Job, State, is_id
 from headway.problems import Refused, problem, problem_of
 from headway.settings import Settings
 from headway.stream import Streams
@@ -62,6 +62,8 @@ class Jobs(Protocol):
     async def retry(self, job_id: str) -> Job: ...
     async def forget(self, job_id: str) -> bool: ...
     async def ping(self) -> float: ...
+    async def log(self, job_id: str) -> builtins.list[str]: ...
+    async def attempts(self, job_id: str) -> builtins.list[Attempt]: ...
     async def list(self, *, owner: str, limit: int = ...) -> builtins.list[Job]: ...
 
 
@@ -178,6 +180,19 @@ class Api:
     async def _result(self, request: Request, job_id: str) -> Reply:
         job, _ = await self._watchable(request, job_id)
         return _result_of(job)
+
+    async def _log(self, request: Request, job_id: str) -> Reply:
+        await self._watchable(request, job_id)
+        found = {"lines": await self._jobs.log(job_id)}
+        return Reply(200, [JSON, PRIVATE, VARY, NOSNIFF], msgspec.json.encode(found))
+
+    async def _attempts(self, request: Request, job_id: str) -> Reply:
+        """For operators: traces tell of the inside. For everybody else there is nothing here."""
+        _, viewer = await self._watchable(request, job_id)
+        if not viewer.operator:
+            raise Refused("not_found")
+        found = {"attempts": [tried(one) for one in await self._jobs.attempts(job_id)]}
+        return Reply(200, [JSON, PRIVATE, VARY, NOSNIFF], msgspec.json.encode(found))
 
     async def _health(self, request: Request) -> Reply:
         """For load balancers: may be asked by everybody, tells nothing of jobs."""
@@ -357,6 +372,8 @@ _ROUTES: Final[tuple[tuple[tuple[str, ...], Mapping[str, _Handler]], ...]] = (
     (("*",), {"GET": Api._job, "DELETE": Api._forget}),
     (("*", "events"), {"GET": Api._events}),
     (("*", "result"), {"GET": Api._result}),
+    (("*", "log"), {"GET": Api._log}),
+    (("*", "attempts"), {"GET": Api._attempts}),
     (("*", "cancel"), {"POST": Api._cancel}),
     (("*", "retry"), {"POST": Api._retry}),
 )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from headway.job import Job, State
+from headway.job import Attempt, Job, State
 from headway.tokens import Viewer
 
-__all__ = ["document", "rfc3339"]
+__all__ = ["document", "rfc3339", "tried"]
 
 
 def document(job: Job, base: str, viewer: Viewer) -> dict[str, Any]:
@@ -52,10 +52,24 @@ def document(job: Job, base: str, viewer: Viewer) -> dict[str, Any]:
         "links": {
             "self": here,
             "events": f"{here}/events",
+            "log": f"{here}/log",
             "cancel": f"{here}/cancel" if not ended and viewer.may_cancel(job) else None,
             "result": f"{here}/result" if job.result is not None else None,
             "retry": f"{here}/retry" if again else None,
         },
+    }
+
+
+def tried(attempt: Attempt) -> dict[str, Any]:
+    """An attempt that is over, as operators see it."""
+    return {
+        "attempt": attempt.attempt,
+        "outcome": attempt.outcome,
+        "worker": attempt.worker,
+        "began_at": rfc3339(attempt.began_at),
+        "ended_at": rfc3339(attempt.ended_at),
+        "error": attempt.error,
+        "trace": attempt.trace,
     }
 
 
