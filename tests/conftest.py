@@ -20,12 +20,13 @@ from hypothesis import HealthCheck, settings
 from headway import Headway
 from headway._link import Link
 from headway.job import State
+from headway.keys import Keys
 from headway.server import Server
-from headway.store import Keys, Store
+from headway.store import Store
 
 DEADLINE_S = 10.0
 PARTITIONS = 4
-ON_BOTH_SERVERS = {"test_store", "test_watch"}
+ON_BOTH_SERVERS = {"test_gate", "test_store", "test_watch"}
 
 Until = Callable[..., Awaitable[Any]]
 """`value = await until(condition, what)`: see the fixture `until`."""
@@ -148,21 +149,34 @@ class Keyspace:
             for name in names:
                 pipeline.pttl(name)
             expiring = {n: ttl > 0 for n, ttl in zip(names, pipeline.execute(), strict=True)}
-        states = self._states([n for n in names if ":job:" in n])
+        records = [n for n in names if ":job:" in n]
+        states = self._states(records)
         for name in names:
             self._check_one(name, states, expires=expiring[name])
         live = {i for i, state in states.items() if not state.terminal}
+        self._check_kids(names, live, self._fields(records, "parent"))
         leased = {m for n in names if n.endswith(":leases") for m in self._members(n)}
         ended = {m for n in names if n.endswith(":ends") for m in self._members(n)}
         assert leased == live, "the leases hold exactly the live jobs"
         assert ended == states.keys() - live, "the ends hold exactly the ended jobs"
 
     def _states(self, records: list[str]) -> dict[str, State]:
+        return {i: State(state) for i, state in self._fields(records, "state").items()}
+
+    def _fields(self, records: list[str], name: str) -> dict[str, str]:
         with self.client.pipeline(transaction=False) as pipeline:
             for record in records:
-                pipeline.hget(record, "state")
+                pipeline.hget(record, name)
             found = pipeline.execute()
-        return {r.rpartition(":")[2]: State(state) for r, state in zip(records, found, strict=True)}
+        return {r.rpartition(":")[2]: v for r, v in zip(records, found, strict=True) if v}
+
+    def _check_kids(self, names: list[str], live: set[str], parents: dict[str, str]) -> None:
+        kids = {n.rpartition(":")[2]: self.client.smembers(n) for n in names if ":kids:" in n}
+        expected: dict[str, set[str]] = {}
+        for kid, parent in parents.items():
+            if {kid, parent} <= live:
+                expected.setdefault(parent, set()).add(kid)
+        assert kids == expected, "live jobs know exactly the live jobs that they have started"
 
     def _members(self, name: str) -> list[str]:
         return [str(member) for member in self.client.zrange(name, 0, -1)]
@@ -175,7 +189,7 @@ class Keyspace:
             target = str(self.client.get(name))
             assert target in states, f"{name} points to {target}, which does not exist"
             assert not states[target].terminal, f"{name} points to a job that has ended"
-        elif kind in {"job", "log", "tries"}:
+        elif kind in {"job", "log", "tries", "kids"}:
             assert last in states, f"{name} belongs to no job"
             assert expires == states[last].terminal, f"{name}: expires={expires}"
         else:

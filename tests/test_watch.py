@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from headway._link import Link
 from headway.errors import NotOpen
 from headway.job import Job, State, new_id
-from headway.store import Keys, Settled, Store
+from headway.keys import Keys
+from headway.store import Settled, Store
 from headway.watch import Hub, Watcher
 from tests.conftest import PARTITIONS, OwnServer, Until
 

@@ -36,7 +36,7 @@ from headway.errors import (
     StoreUnavailable,
 )
 
-__all__ = ["Call", "Link", "Script", "ThreadLink", "url_of"]
+__all__ = ["Call", "Link", "Script", "ThreadLink", "swallowed", "url_of"]
 
 ANSWER_S: Final = 5.0  # a store that has not answered by then is treated as gone
 CONNECT_S: Final = 2.0
@@ -152,6 +152,13 @@ class _Base:
             return error
 
 
+def swallowed() -> bool:
+    """True if this task was cancelled, and the client did not tell: on Python 3.11 it can happen in
+    the first moment of a call (CPython issue 86296)."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 def _log_failure(future: asyncio.Future[Any]) -> None:
     if not future.cancelled() and (error := future.exception()) is not None:
         logger.warning("an index was not written, and will be repaired: %s", error)
@@ -159,6 +166,12 @@ def _log_failure(future: asyncio.Future[Any]) -> None:
 
 def _missing(calls: Sequence[Call], raw: Sequence[Any]) -> list[int]:
     return [i for i, one in enumerate(raw) if isinstance(one, failures.NoScriptError)]
+
+
+def _refused(raw: Sequence[Any]) -> bool:
+    # A primary that has become a replica keeps its connections. New ones lead to the new primary,
+    # where the address has moved; the acts may be repeated.
+    return any(isinstance(one, failures.ReadOnlyError) for one in raw)
 
 
 class _Listening(PubSub):
@@ -185,6 +198,7 @@ class Link(_Base):
         self._queue: list[tuple[Call, asyncio.Future[Any]]] = []
         self._wake = asyncio.Event()
         self._closing = False
+        self._torn = False
         self._pump: asyncio.Task[None] | None = None
         self.client = redis.asyncio.Redis.from_url(
             self._url, retry=AsyncRetry(NoBackoff(), 0), max_connections=4, **_options()
@@ -199,13 +213,14 @@ class Link(_Base):
     def open(self) -> None:
         """Start to serve calls. Connects with the first one."""
         self._pump = asyncio.create_task(self._serve(), name="headway-link")
+        self._pump.add_done_callback(self._pumped)
 
     async def aclose(self) -> None:
         """Serve what is queued, then close the connection."""
         self._closing = True
         self._wake.set()
-        if self._pump is not None:
-            await self._pump
+        while self._pump is not None and not self._pump.done():
+            await asyncio.wait({self._pump})
         await self.client.aclose()
 
     async def call(self, call: Call) -> Any:
@@ -221,6 +236,8 @@ class Link(_Base):
         future = asyncio.get_running_loop().create_future()
         self._queue.append((call, future))
         self._wake.set()
+        if self._pump.done():
+            self.open()
         return future
 
     def post(self, call: Call) -> None:
@@ -242,9 +259,21 @@ class Link(_Base):
             self._wake.clear()
             while self._queue:
                 batch, self._queue = self._queue[:PIPELINE_CALLS], self._queue[PIPELINE_CALLS:]
-                await self._bring(batch)
-            if self._closing:
+                try:
+                    await self._bring(batch)
+                except asyncio.CancelledError:
+                    self._queue[:0] = batch
+                    raise
+            if self._closing or self._torn or swallowed():
                 return
+
+    def _pumped(self, pump: asyncio.Task[None]) -> None:
+        # Whoever takes the loop down cancels every task of it, and only then is what is open closed
+        # (Quart's reloader, or a second Ctrl-C). What is asked until then is served all the same.
+        self._torn = self._torn or pump.cancelling() > 0
+        if self._queue:
+            self._wake.set()
+            self.open()
 
     async def _bring(self, batch: list[tuple[Call, asyncio.Future[Any]]]) -> None:
         try:
@@ -267,6 +296,10 @@ class Link(_Base):
                 # A connection that was cut while it lay idle fails once; the acts may be repeated.
                 self.contact_at = None
                 await self._bring_back()
+                raw = await self._pipeline([call.command for call in calls])
+            if _refused(raw):
+                self.contact_at = None
+                await self.client.connection_pool.disconnect()
                 raw = await self._pipeline([call.command for call in calls])
             if missing := _missing(calls, raw):
                 await self._teach(calls, missing)
@@ -316,6 +349,9 @@ class ThreadLink(_Base):
         """
         try:
             raw = self._pipeline([call.command for call in calls])
+            if _refused(raw):
+                self._client.connection_pool.disconnect()
+                raw = self._pipeline([call.command for call in calls])
             if missing := _missing(calls, raw):
                 texts = {s.text for i in missing if (s := calls[i].script)}
                 self._pipeline([("SCRIPT", "LOAD", text) for text in texts])

@@ -41,7 +41,8 @@ CHECKPOINT_BYTES: Final = 64 * 1024
 EVERYONE: Final = "*"
 """Owner of a job that every visitor may watch. Only operators may cancel it."""
 
-_ID = re.compile(r"[0-9a-f]{2}[a-z2-7]{26}\Z")
+ID: Final = "[0-9a-f]{2}[a-z2-7]{26}"  # also what other languages take for a pattern
+_ID = re.compile(rf"{ID}\Z")
 
 
 class State(StrEnum):
@@ -153,6 +154,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         """True while the job lives but has reported nothing for long."""
         return self.progress.stalled and self.state is State.RUNNING
 
+    def expired(self, now: float) -> bool:
+        """True once it is to be taken for forgotten, though it may not have been removed yet."""
+        return self.expires_at is not None and self.expires_at < now
+
     @classmethod
     def from_record(cls, record: Mapping[str, str], *, reused: bool = False) -> Job:
         """Give the strings of a store record their types."""
@@ -186,7 +191,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
             "task": self.task,
             "title": self.title,
             "owner": self.owner or "",
-            "max_attempts": str(self.max_attempts),
             "created": str(round(self.created_at * 1000)),
         }
         return Job.from_record({**fixed, **told})
@@ -257,11 +261,12 @@ def child_id(parent: str, number: int) -> str:
     return parent[:2] + b32encode(digest).decode().rstrip("=").lower()
 
 
-def id_of(partitions: int, what: str) -> str:
-    """The id that follows from *what*: whoever makes it again gets the same one."""
+def id_of(partitions: int, what: str, *, flight: str | None = None) -> str:
+    """As `new_id()`, but it follows from *what*: whoever makes it again gets the same one."""
     digest = blake2b(what.encode(), digest_size=17).digest()
     random = b32encode(digest[1:]).decode().rstrip("=").lower()
-    return f"{digest[0] % partitions:02x}{random}"
+    partition = digest[0] if flight is None else int(flight[:8], 16)
+    return f"{partition % partitions:02x}{random}"
 
 
 def is_id(text: str) -> bool:

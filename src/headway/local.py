@@ -15,6 +15,7 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Final
 
+from headway.context import About, extra
 from headway.errors import BadInput, StoreError
 
 __all__ = ["LocalEngine"]
@@ -111,10 +112,12 @@ class LocalEngine:
         try:
             delay_s = await self._run(job_id)
         except StoreError as error:
-            logger.warning("job %s waits for the store: %s", job_id, error)
+            said = extra("claim", About(job_id))
+            logger.warning("job %s waits for the store: %s", job_id, error, extra=said)
             delay_s = STORE_AGAIN_S
         except Exception:
-            logger.exception("job %s met an error of Headway's own", job_id)
+            said = extra("run", About(job_id))
+            logger.exception("job %s met an error of Headway's own", job_id, extra=said)
             return
         if delay_s is not None and self._taking:
             loop = asyncio.get_running_loop()
@@ -126,6 +129,8 @@ class LocalEngine:
             self._queue.append(job_id)
         self._fill()
 
-    def _over(self, job_id: str, _: asyncio.Task[None]) -> None:
+    def _over(self, job_id: str, task: asyncio.Task[None]) -> None:
         self._running.pop(job_id, None)
+        if task.cancelling():  # somebody takes the loop down: nothing begins any more
+            self._taking = False
         self._fill()

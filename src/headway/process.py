@@ -15,17 +15,20 @@ import os
 import signal
 import threading
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
 import msgspec
 
+from headway.context import About, Context, about
 from headway.errors import BadInput, HeadwayError, JobCancelled, JobError, TooLarge
 from headway.job import Job, Reading
 from headway.progress import News, Progress, _current
 from headway.store import NO_LINES, Lines
 from headway.task import Start, Task, make_task, place_of
+from headway.telemetry import joined
 from headway.work import INTERRUPT_S, carried, interrupt_thread, result_json
 
 __all__ = ["ProcessDied", "ProcessWork", "TaskFailed"]
@@ -46,7 +49,11 @@ class ProcessDied(HeadwayError):
 
 
 class TaskFailed(HeadwayError):
-    """The code in the child raised; its traceback is the message."""
+    """The code in the child raised; its traceback is the message, *kind* the name of its class."""
+
+    def __init__(self, trace: str, kind: str = "") -> None:
+        super().__init__(trace)
+        self.kind = kind
 
 
 class _Said(msgspec.Struct, omit_defaults=True):
@@ -142,6 +149,7 @@ class ProcessWork:
         checkpoint: str | None,
         stall_s: float | None,
         wake: Any,
+        context: Context | None = None,
         kill_s: float | None = None,
     ) -> None:
         self.source = _Relay(checkpoint)
@@ -158,21 +166,24 @@ class ProcessWork:
             "attempt": attempt,
             "checkpoint": checkpoint,
             "stall_s": stall_s,
+            "task": task.name,
+            "context": (context or Context()).encoded(),
         }
-        context = multiprocessing.get_context("spawn")
-        self._process = context.Process(
-            target=_child, args=(there, _encode(order).decode()), name=f"headway-{task.name}"
+        self._process = multiprocessing.get_context("spawn").Process(
+            target=_child,
+            args=(there, _encode(order).decode()),
+            name=f"headway-{task.name}",
+            daemon=False,
         )
         self._there = there
+        self._begun = False
 
     async def result(self) -> str:
-        await asyncio.to_thread(self._start)
-        listener = threading.Thread(target=self._listen, name="headway-child", daemon=True)
-        listener.start()
-        try:
-            said = await self._done
-        finally:
-            await asyncio.to_thread(self._end)
+        if not self._begun:
+            self._begun = True
+            await asyncio.to_thread(self._start)
+        said = await asyncio.shield(self._done)
+        await asyncio.to_thread(self._end)
         if said is None:
             raise ProcessDied(self._process.exitcode)
         if said.kind:
@@ -192,8 +203,10 @@ class ProcessWork:
                 self._process.kill()
 
     def _start(self) -> None:
-        self._process.start()
+        with _children_allowed():
+            self._process.start()
         self._there.close()  # so that the pipe ends with the child
+        threading.Thread(target=self._listen, name="headway-child", daemon=True).start()
 
     def _listen(self) -> None:
         last: _Said | None = None
@@ -221,6 +234,23 @@ class ProcessWork:
         self._here.close()
 
 
+_allowing = threading.Lock()
+
+
+@contextmanager
+def _children_allowed() -> Iterator[None]:
+    # Hypercorn's workers are "daemonic": multiprocessing lets those have no children, because they
+    # leave them alone when they end. Ours end by themselves then, so the rule is not for them.
+    config = multiprocessing.current_process()._config  # type: ignore[attr-defined]
+    with _allowing:
+        daemon = config.pop("daemon", None)
+        try:
+            yield
+        finally:
+            if daemon is not None:
+                config["daemon"] = daemon
+
+
 def _how(exitcode: int | None) -> str:
     if exitcode is None:
         return "closed its pipe"
@@ -240,7 +270,7 @@ def _error_of(said: _Said) -> BaseException:
             return BadInput(said.text)
         case "too_large":
             return TooLarge(said.text)
-    return TaskFailed(said.text)
+    return TaskFailed(said.text, said.code)
 
 
 # ── in the child ──────────────────────────────────────────────────────────────────────────────
@@ -316,8 +346,11 @@ def _child(pipe: Connection, order: str) -> None:
     )
     child = _Child(pipe, progress)
     child.open()
+    context = Context.decoded(said["context"])
+    told = About(said["job_id"], said["task"], said["attempt"], context.request_id)
     try:
-        last = _Said(result=_run(said["place"], said["args"], progress))
+        with about(told), joined(context):
+            last = _Said(result=_run(said["place"], said["args"], progress))
     except BaseException as error:
         last = _last_word(error)
     try:
@@ -355,4 +388,4 @@ def _last_word(error: BaseException) -> _Said:
     text = "".join(traceback.format_exception(carried(error)))
     if isinstance(error, BadInput):
         return _Said(kind="bad_input", text=text)
-    return _Said(kind="failed", text=text)
+    return _Said(kind="failed", text=text, code=type(error).__qualname__)

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from headway.context import About, about, extra
 from headway.errors import BadInput, JobCancelled, JobError, StoreError, TaskError, TooLarge
 from headway.job import NOTE_CHARS, TRACE_CHARS, Failure, Job, State, plain
 from headway.process import ProcessDied, ProcessWork, TaskFailed
@@ -23,12 +24,14 @@ from headway.progress import Progress
 from headway.pulse import Pulse
 from headway.store import Claim, Settled, Store
 from headway.task import Options, Task, Tasks
+from headway.telemetry import Running, Telemetry
 from headway.work import CoroutineWork, ThreadWork, Work
 
 __all__ = ["Engine", "Run", "Runner", "Why"]
 
 RETRY_FIRST_S: Final = 2.0
 RETRY_MAX_S: Final = 300.0
+TORN_S: Final = 0.5  # what code gets to stop when its event loop is taken down, and once more
 SETTLE_AGAIN_S: Final = (0.1, 0.3, 1.0, 2.0)  # between tries to write an end; the last repeats
 
 LOST: Final = Failure(
@@ -83,7 +86,16 @@ class _Again(msgspec.Struct, frozen=True):
 class Run:
     """A claimed job while its code runs."""
 
-    def __init__(self, claim: Claim, task: Task[..., Any], wake: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        claim: Claim,
+        task: Task[..., Any],
+        wake: Callable[[], object],
+        span: Running | None = None,
+    ) -> None:
+        self.span = span
+        self.error: BaseException | None = None
+        self.became: str = "lost"  # or a state; "queued" is that there will be another attempt
         self.job = claim.job
         self.job_id = claim.job.id
         self.attempt = claim.job.attempt
@@ -111,7 +123,8 @@ class Run:
             "wake": wake,
         }
         if self.options.run == "process":
-            return ProcessWork(self.task, claim.args, **about)
+            context = self.span.context if self.span is not None else claim.context
+            return ProcessWork(self.task, claim.args, **about, context=context)
         kind = CoroutineWork if self.task.asynchronous else ThreadWork
         return kind(self.task, claim.args, Progress(**about))
 
@@ -122,6 +135,16 @@ class Run:
 
     def stop(self, why: Why) -> None:
         """Make the code stop. The first reason counts, but for a lost lease: that one always."""
+        if why is Why.LOST and not self.lost:
+            logger.warning(
+                "job %s is no longer ours: the store has given it away, or has lost it. Attempt %d "
+                "is stopped, and nothing of it counts any more.",
+                self.job_id,
+                self.attempt,
+                extra=extra("stop", About(self.job_id, self.task.name, self.attempt)),
+            )
+        if self.span is not None and (self.why is None or why is Why.LOST):
+            self.span.told(why)
         if self.why is not None:
             self.why = Why.LOST if why is Why.LOST else self.why
             return
@@ -143,8 +166,9 @@ class Run:
             timer = self._loop.call_later(self.options.timeout_s, self.stop, Why.TIMEOUT)
         self._begun = True
         try:
-            result = await self.work.result()
+            result = await self._result()
         except BaseException as error:
+            self.error = error
             return self._failed(error)
         finally:
             if timer is not None:
@@ -153,6 +177,26 @@ class Run:
             return None
         return self._settled(State.SUCCEEDED, result="" if result == "null" else result)
 
+    async def _result(self) -> str:
+        try:
+            return await self.work.result()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or not task.cancelling():
+                raise  # it is the code's own
+        # Somebody takes the loop down before Headway is closed, as Quart's reloader does.
+        self.stop(Why.DRAIN)
+        ended = asyncio.ensure_future(self.work.result())
+        for _ in range(2):
+            if (await asyncio.wait({ended}, timeout=TORN_S))[0]:
+                return ended.result()
+            self.kill()
+        ended.cancel()
+        self.why = Why.LOST
+        words = "job %s did not stop with its event loop; its lease will run out"
+        logger.warning(words, self.job_id, extra=extra("stop"))
+        raise asyncio.CancelledError
+
     def _failed(self, error: BaseException) -> Settled | _Again | None:
         match self.why:
             case Why.LOST:
@@ -160,7 +204,7 @@ class Run:
             case Why.CANCEL:
                 return self._settled(State.CANCELLED)
             case Why.DRAIN:
-                if self.task.on_lost == "retry" and self.attempt < self.job.max_attempts:
+                if self.task.on_lost == "retry" or not self._begun:
                     return _Again(0)
                 return self._settled(State.FAILED, INTERRUPTED)
             case Why.TIMEOUT:
@@ -168,8 +212,10 @@ class Run:
             case _:
                 failure = _failure_of(error, self.job)
         trace = _trace_of(error)
-        if self.attempt <= self.options.retries:
-            return _Again(_backoff(self.attempt), failure, trace)
+        # Attempts that were handed over, as at a deploy, count for nothing.
+        handed_over = max(self.job.max_attempts - self.task.max_attempts, 0)
+        if self.attempt <= self.options.retries + handed_over:
+            return _Again(_backoff(self.attempt - handed_over), failure, trace)
         return self._settled(State.FAILED, failure, trace=trace)
 
     def _settled(
@@ -194,17 +240,18 @@ def _failure_of(error: BaseException, job: Job) -> Failure:
     if isinstance(error, JobError):
         return Failure(plain(error.code, 60), plain(error, NOTE_CHARS))
     if isinstance(error, ProcessDied):
-        logger.error("job %s (%s): %s", job.id, job.task, error)
+        logger.error("job %s (%s): %s", job.id, job.task, error, extra=extra("fail"))
         return Failure(
             "process_died", "The process that ran this ended without a word", f"It {error.how}."
         )
     if isinstance(error, TooLarge):
-        logger.error("job %s (%s): %s", job.id, job.task, error)
+        logger.error("job %s (%s): %s", job.id, job.task, error, extra=extra("fail"))
         return Failure("result_too_large", "The result was too large to keep")
     if isinstance(error, BadInput):
-        logger.error("job %s (%s): %s", job.id, job.task, error, exc_info=error)
+        said = extra("fail")
+        logger.error("job %s (%s): %s", job.id, job.task, error, exc_info=error, extra=said)
         return Failure("bad_value", "Something went wrong", "A value was not what it should be.")
-    logger.error("job %s (%s) failed", job.id, job.task, exc_info=error)
+    logger.error("job %s (%s) failed", job.id, job.task, exc_info=error, extra=extra("fail"))
     return CRASHED
 
 
@@ -226,7 +273,7 @@ class Runner:
     After `gave_up` is set, ends that cannot be written are given up.
 
     Args:
-        ended: told of each job that has ended here.
+        ended: told of each job that has ended here, with the state it ended in.
     """
 
     def __init__(
@@ -237,13 +284,16 @@ class Runner:
         ended: Callable[[Job], None] = lambda _: None,
         *,
         lease_s: float,
+        telemetry: Telemetry | None = None,
     ) -> None:
+        self._telemetry = telemetry or Telemetry()
         self._store = store
         self._pulse = pulse
         self._tasks = tasks
         self._ended = ended
         self._lease_s = lease_s
         self._runs: dict[str, Run] = {}
+        self._stopping: Why | None = None
         self.gave_up = asyncio.Event()
 
     @property
@@ -257,7 +307,8 @@ class Runner:
             run.stop(why)
 
     def stop_all(self, why: Why) -> None:
-        """Make every run stop."""
+        """Make every run stop, those too whose claim is under way."""
+        self._stopping = why
         for run in list(self._runs.values()):
             run.stop(why)
 
@@ -277,27 +328,45 @@ class Runner:
         """
         if job_id in self._runs:
             return None
-        claim = await self._store.claim(job_id, self._lease_s)
+        claim = await self._store.claim_or_ended(job_id, self._lease_s)
+        if isinstance(claim, Job):
+            if claim.state is State.CANCELLED:  # while it waited here
+                self._ended(claim)
+            return None
         if claim is None or job_id in self._runs:
             return None
         try:
             task = self._tasks.get(claim.job.task)
         except TaskError as error:
-            logger.error("job %s cannot be run here: %s", job_id, error)
+            said = extra("claim", About(job_id, claim.job.task))
+            logger.error("job %s cannot be run here: %s", job_id, error, extra=said)
             await self._store.release(job_id, claim.job.attempt)
             return None
-        run = Run(claim, task, self._pulse.wake)
-        self._runs[job_id] = run
+        with about(About(job_id, task.name, claim.job.attempt, claim.context.request_id)):
+            if not self._telemetry.on:
+                return await self._run(Run(claim, task, self._pulse.wake))
+            with self._telemetry.running(claim.job, claim.context) as span:
+                return await self._run(Run(claim, task, self._pulse.wake, span))
+
+    async def _run(self, run: Run) -> float | None:
+        self._runs[run.job_id] = run
         self._pulse.add(run)
         try:
-            if claim.job.cancel_requested:
+            if run.job.cancel_requested:
                 run.stop(Why.CANCEL)
+            elif self._stopping is not None:
+                run.stop(self._stopping)
             outcome = await run.execute()
             run.ending = True
-            return await self._settle(run, outcome)
+            if run.span is None:
+                return await self._settle(run, outcome)
+            run.span.over(run.error)
+            delay_s = await self._settle(run, outcome)
+            run.span.became(run.became, outcome.error if outcome is not None else None)
+            return delay_s
         finally:
             self._pulse.remove(run)
-            del self._runs[job_id]
+            del self._runs[run.job_id]
 
     async def _settle(self, run: Run, outcome: Settled | _Again | None) -> float | None:
         tries = 0
@@ -308,18 +377,20 @@ class Runner:
                 # The lease may run out meanwhile; then the fence decides, and not we.
                 pause = SETTLE_AGAIN_S[min(tries, len(SETTLE_AGAIN_S) - 1)]
                 tries += 1
-                logger.warning("the end of job %s waits for the store: %s", run.job_id, error)
+                said, job_id = extra("finish"), run.job_id
+                logger.warning("job %s cannot end without the store: %s", job_id, error, extra=said)
                 if await _set_within(self.gave_up, pause):
-                    logger.error("the end of job %s was not written", run.job_id)
+                    logger.error("the end of job %s was not written", job_id, extra=said)
                     return None
         return None
 
     async def _write(self, run: Run, outcome: Settled | _Again) -> float | None:
         if isinstance(outcome, Settled):
             if await self._store.finish(run.job, outcome):
-                self._ended(run.job)
+                self._over(run, outcome.state)
             else:
-                logger.warning("job %s was no longer ours when it ended", run.job_id)
+                said = extra("finish")
+                logger.warning("job %s was no longer ours when it ended", run.job_id, extra=said)
             return None
         answer = await self._store.release(
             run.job_id,
@@ -332,7 +403,18 @@ class Runner:
             lines=run.source.last_lines(),
             trace=outcome.trace,
         )
+        if answer == "cancelled":
+            self._over(run, State.CANCELLED)
+        elif answer == "ok":
+            run.became = State.QUEUED
         return outcome.delay_s if answer == "ok" and outcome.delay_s else None
+
+    def _over(self, run: Run, state: State) -> None:
+        run.became = state
+        if logger.isEnabledFor(logging.INFO):
+            words = "job %s (%s) has ended: %s"
+            logger.info(words, run.job_id, run.task.name, state, extra=extra("finish"))
+        self._ended(msgspec.structs.replace(run.job, state=state))
 
 
 async def _set_within(event: asyncio.Event, seconds: float) -> bool:

@@ -9,26 +9,33 @@
 --   PREFIX:{p}:leases    zset    live job → when its lease ends (ms). finish, cancel, reap remove.
 --   PREFIX:{p}:ends      zset    ended job → when it is forgotten (ms). sweep removes.
 --   PREFIX:{p}:key:F     string  single-flight key → its live job. Whoever ends the job removes it.
+--   PREFIX:{p}:kids:ID   set     the live jobs that a live job has started, all in its partition:
+--                                a job leaves it as it ends, and the end of ID removes the set.
 --   PREFIX:owner:O       zset    job → created (ms). In a slot of its own, so not written here.
 --
--- Record. Fixed: id task title owner key args options on_lost max_attempts created.
+-- Record. Fixed: id task title owner key parent args options on_lost created
+--   context (JSON: which request and trace wanted it).
 --   Changing (all of TOLD below): see each act. All times are ms of the store's clock.
+--   max_attempts  as the task says, and one more for each attempt that was handed over
 --   attempt  fence: a writer that brings another attempt, or another worker, changes nothing
 --   rev      rises with every change a watcher can see
 --   lines    how many lines this attempt has added to the log
 --   began    when this attempt began
+--   told     when the last change was announced
 --   worker   the process that runs the job, or holds it while it is queued; '' = nobody
 --
 -- Announcements (SPUBLISH). Channel = key of the record: all of TOLD as a JSON object, rev with it.
 --   Channel = key of the leases: a JSON object for workers, {"cancel": ID} or {"orphan": ID}.
 
 local TOLD = {
-  'rev', 'state', 'attempt', 'progress', 'cancel', 'error', 'result',
+  'rev', 'state', 'attempt', 'max_attempts', 'progress', 'cancel', 'error', 'result',
   'started', 'updated', 'finished', 'expires', 'retry_at',
 }
 local GRACE_MS = 3600000 -- a record outlives its time by this much if no process is there to sweep
 local LOG_LINES = 500
 local TRIES = 100
+local SILENCE_MS = 1000 -- a job that reports is heard of more often, and a failover takes longer
+local LEAST_MS = 50 -- between two changes of one job, on average
 
 local function now_ms()
   local t = redis.call('TIME')
@@ -40,6 +47,11 @@ local function ms(number) return string.format('%.0f', number) end
 local function log_key(record) return (string.gsub(record, ':job:', ':log:', 1)) end
 
 local function tries_key(record) return (string.gsub(record, ':job:', ':tries:', 1)) end
+
+local function kids_key(record) return (string.gsub(record, ':job:', ':kids:', 1)) end
+
+-- The record of another job, which lives in the same partition.
+local function beside(record, id, other) return string.sub(record, 1, -#id - 1) .. other end
 
 -- Remember how an attempt ended. error is JSON, trace is text that only operators may see.
 local function remember(record, now, outcome, error, trace)
@@ -65,8 +77,14 @@ local function append_log(record, argv, at)
   redis.call('HSET', record, 'lines', ms(number + lines))
 end
 
+-- rev rises by one; after a silence, by more than can have been written in that time: a replica that
+-- takes over may lack the last changes, and their numbers, which watchers know, must not come again.
 local function announce(record)
-  redis.call('HINCRBY', record, 'rev', 1)
+  local now = now_ms()
+  local r = redis.call('HMGET', record, 'rev', 'told', 'created')
+  local silence = now - (r[2] or r[3])
+  local missing = silence >= SILENCE_MS and silence / LEAST_MS or 0
+  redis.call('HSET', record, 'rev', ms(r[1] + 1 + math.ceil(missing)), 'told', ms(now))
   local values = redis.call('HMGET', record, unpack(TOLD))
   local told = {}
   for i, name in ipairs(TOLD) do
@@ -81,7 +99,26 @@ local function terminal(state)
   return state == 'succeeded' or state == 'failed' or state == 'cancelled'
 end
 
--- End a job: state, times, expiry, indexes, single-flight key, announcement.
+-- Take a job out of all that lists live ones.
+local function unlist(record, leases, id)
+  redis.call('ZREM', leases, id)
+  local r = redis.call('HMGET', record, 'key', 'parent')
+  if r[1] and r[1] ~= '' and redis.call('GET', r[1]) == id then redis.call('DEL', r[1]) end
+  if r[2] then redis.call('SREM', kids_key(beside(record, id, r[2])), id) end
+end
+
+local cancel -- see below: it may close, and to close is to cancel
+
+-- The end of a job, or of its record, is the end of what it has started: nobody waits for it now.
+local function cancel_kids(record, leases, ends, id, now, keep_ms)
+  local kids = redis.call('SMEMBERS', kids_key(record))
+  redis.call('DEL', kids_key(record))
+  for _, kid in ipairs(kids) do
+    cancel(beside(record, id, kid), leases, ends, kid, now, keep_ms)
+  end
+end
+
+-- End a job: state, times, expiry, indexes, announcement; then its children.
 local function close(record, leases, ends, id, state, now, keep_ms)
   local expires = now + keep_ms
   redis.call('HSET', record, 'state', state, 'worker', '',
@@ -90,11 +127,27 @@ local function close(record, leases, ends, id, state, now, keep_ms)
   redis.call('PEXPIREAT', record, ms(expires + GRACE_MS))
   redis.call('PEXPIREAT', log_key(record), ms(expires + GRACE_MS))
   redis.call('PEXPIREAT', tries_key(record), ms(expires + GRACE_MS))
-  redis.call('ZREM', leases, id)
   redis.call('ZADD', ends, ms(expires), id)
-  local key = redis.call('HGET', record, 'key')
-  if key and key ~= '' and redis.call('GET', key) == id then redis.call('DEL', key) end
+  unlist(record, leases, id)
   announce(record)
+  cancel_kids(record, leases, ends, id, now, keep_ms)
+end
+
+-- Ask a job to stop. Queued: it is cancelled at once. Running: it is told, and is cancelled when
+-- its code has stopped. Returns its state before, or false if it is gone.
+function cancel(record, leases, ends, id, now, keep_ms)
+  local r = redis.call('HMGET', record, 'state', 'cancel')
+  if r[1] == 'queued' then
+    redis.call('HSET', record, 'cancel', '1')
+    close(record, leases, ends, id, 'cancelled', now, keep_ms)
+  elseif r[1] == 'running' then
+    if r[2] ~= '1' then
+      redis.call('HSET', record, 'cancel', '1', 'updated', ms(now))
+      announce(record)
+    end
+    redis.call('SPUBLISH', leases, cjson.encode({ cancel = id }))
+  end
+  return r[1]
 end
 
 -- Put a job back into the queue, held by `worker` ('' = whoever looks first).
@@ -105,56 +158,77 @@ local function requeue(record, leases, id, worker, now, deadline)
   if worker == '' then redis.call('SPUBLISH', leases, cjson.encode({ orphan = id })) end
 end
 
--- True if this attempt of this worker still owns the job.
+-- Begin an attempt: queued → running.
+local function begin(record, worker)
+  local now = ms(now_ms())
+  redis.call('HSET', record, 'state', 'running', 'worker', worker, 'updated', now, 'began', now)
+  redis.call('HSETNX', record, 'started', now)
+  redis.call('HINCRBY', record, 'attempt', 1)
+  -- What an earlier attempt had shown is no progress of this one.
+  redis.call('HDEL', record, 'retry_at', 'lines', 'progress')
+  announce(record)
+end
+
+-- True if this attempt of this worker owns the job. If a replica took over that lacks its claim,
+-- the record waits for the very attempt that runs: then it is claimed once more.
 local function owns(record, worker, attempt)
   local r = redis.call('HMGET', record, 'state', 'worker', 'attempt')
+  if r[1] == 'queued' and r[3] + 1 == tonumber(attempt) then
+    begin(record, worker)
+    return true
+  end
   return r[1] == 'running' and r[2] == worker and r[3] == attempt
 end
 
 ---- act create
 -- KEYS  record, leases, [single-flight key]
--- ARGV  id, worker, lease_ms, then field, value, … of the record
--- Returns {'created'|'reused', record…}. Repeated with the same id: the same answer again.
+-- ARGV  id, worker, lease_ms, parent or '', its attempt, then field, value, … of the record
+-- Returns {'created'|'reused', record…}, or {'late'}. Repeated with the same id: the same again.
+-- Only the attempt that runs may start children. Once its job has ended nobody would end them; if
+-- another attempt runs, that one decides. Refused, not created as cancelled: a record that says so
+-- would be found by the attempt that runs, under the id of the child that it wants to start.
 local record, leases, key, id = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
 if redis.call('EXISTS', record) == 1 then
   return { 'created', redis.call('HGETALL', record) }
 end
+local parent = ARGV[4] ~= '' and beside(record, id, ARGV[4])
+if parent and not owns(parent, ARGV[2], ARGV[5]) then return { 'late' } end
 if key then
   local other = redis.call('GET', key)
-  local others = other and string.sub(record, 1, -#id - 1) .. other
+  local others = other and beside(record, id, other)
   local state = others and redis.call('HGET', others, 'state')
   if state and not terminal(state) then return { 'reused', redis.call('HGETALL', others) } end
   redis.call('SET', key, id)
 end
 local now = now_ms()
-redis.call('HSET', record, unpack(ARGV, 4))
+redis.call('HSET', record, unpack(ARGV, 6))
 redis.call('HSET', record, 'id', id, 'worker', ARGV[2], 'state', 'queued', 'attempt', '0',
   'rev', '1', 'key', key or '', 'created', ms(now), 'updated', ms(now))
+if parent then
+  redis.call('HSET', record, 'parent', ARGV[4])
+  redis.call('SADD', kids_key(parent), id)
+end
 lease(leases, id, now + ARGV[3])
 return { 'created', redis.call('HGETALL', record) }
 
 ---- act claim
 -- KEYS  record, leases
 -- ARGV  id, worker, lease_ms
--- Returns {'claimed', record…} to the one worker that may run it now, else {why}. The same worker
--- asking again (its answer was lost) is told again, without a new attempt.
+-- Returns {'claimed', record…} to the one worker that may run it now, {state, record…} if it has
+-- ended, else {why}. The same worker asking again (its answer was lost) is told again, without a
+-- new attempt.
 local record, leases, id, worker = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 local r = redis.call('HMGET', record, 'state', 'worker', 'retry_at')
 if not r[1] then return { 'gone' } end
 if r[1] == 'running' and r[2] == worker then
   return { 'claimed', redis.call('HGETALL', record) }
 end
+if terminal(r[1]) then return { r[1], redis.call('HGETALL', record) } end
 if r[1] ~= 'queued' then return { r[1] } end
 local now = now_ms()
 if r[3] and tonumber(r[3]) > now then return { 'early' } end
-redis.call('HSET', record, 'state', 'running', 'worker', worker, 'updated', ms(now),
-  'began', ms(now))
-redis.call('HSETNX', record, 'started', ms(now))
-redis.call('HINCRBY', record, 'attempt', 1)
--- What an earlier attempt had shown is no progress of this one.
-redis.call('HDEL', record, 'retry_at', 'lines', 'progress')
+begin(record, worker)
 lease(leases, id, now + ARGV[3])
-announce(record)
 return { 'claimed', redis.call('HGETALL', record) }
 
 ---- act beat
@@ -214,6 +288,7 @@ return 'ok'
 -- it when the delay is over; without, whoever looks first. Asked to cancel meanwhile: cancelled.
 -- Returns 'ok', 'cancelled' or 'lost'.
 local record, leases, ends, id, worker = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2]
+owns(record, worker, ARGV[3])
 local r = redis.call('HMGET', record, 'state', 'worker', 'attempt', 'cancel')
 local live = r[1] == 'running' or r[1] == 'queued'
 if not live or r[2] ~= worker or r[3] ~= ARGV[3] then return 'lost' end
@@ -231,6 +306,8 @@ if delay > 0 then
   redis.call('HSET', record, 'retry_at', ms(now + delay))
   requeue(record, leases, id, worker, now, now + delay + ARGV[5])
 else
+  -- Handed over, as at a deploy: nothing went wrong, so the attempt counts for nothing.
+  if r[1] == 'running' and ARGV[8] == '' then redis.call('HINCRBY', record, 'max_attempts', 1) end
   requeue(record, leases, id, '', now, now)
 end
 return 'ok'
@@ -241,52 +318,43 @@ return 'ok'
 -- Queued: cancelled at once. Running: asked; it is cancelled when its code has stopped.
 -- Returns {'ok', record…} in every state (asking twice changes nothing), or {'gone'}.
 local record, leases, ends, id = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
-local r = redis.call('HMGET', record, 'state', 'cancel')
-if not r[1] then return { 'gone' } end
-if r[1] == 'queued' then
-  redis.call('HSET', record, 'cancel', '1')
-  close(record, leases, ends, id, 'cancelled', now_ms(), ARGV[2])
-elseif r[1] == 'running' then
-  if r[2] ~= '1' then
-    redis.call('HSET', record, 'cancel', '1', 'updated', ms(now_ms()))
-    announce(record)
-  end
-  redis.call('SPUBLISH', leases, cjson.encode({ cancel = id }))
-end
+if not cancel(record, leases, ends, id, now_ms(), ARGV[2]) then return { 'gone' } end
 return { 'ok', redis.call('HGETALL', record) }
 
 ---- act reap
 -- KEYS  record, leases, ends
 -- ARGV  id, worker, lease_ms, keep_ms, error (JSON, for a job that may not be run again), adopt '1'|''
 -- A job whose lease is over: queued → held by this worker; running → what on_lost says.
--- Returns 'adopted' (this worker must run it), 'queued' (somebody else must), 'ended' or 'early'.
+-- Returns {'adopted'} (this worker must run it), {'queued'} (somebody else must), {'ended'} or
+-- {'early'}; with the record in second place if it was running, so that an attempt is lost.
 local record, leases, ends, id = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
 local deadline, now = redis.call('ZSCORE', leases, id), now_ms()
-if not deadline or tonumber(deadline) > now then return 'early' end
+if not deadline or tonumber(deadline) > now then return { 'early' } end
 local r = redis.call('HMGET', record, 'state', 'cancel', 'on_lost', 'attempt', 'max_attempts')
 if not r[1] or terminal(r[1]) then
   redis.call('ZREM', leases, id)
-  return 'ended'
+  cancel_kids(record, leases, ends, id, now, ARGV[4])
+  return { 'ended' }
 end
 local adopt = ARGV[6] == '1'
 if r[1] == 'queued' then
-  if not adopt then return 'queued' end
+  if not adopt then return { 'queued' } end
   redis.call('HSET', record, 'worker', ARGV[2])
   lease(leases, id, now + ARGV[3])
-  return 'adopted'
+  return { 'adopted' }
 end
 remember(record, now, 'lost', ARGV[5], '')
 if r[2] == '1' then
   close(record, leases, ends, id, 'cancelled', now, ARGV[4])
-  return 'ended'
+  return { 'ended', redis.call('HGETALL', record) }
 end
 if r[3] ~= 'retry' or tonumber(r[4]) >= tonumber(r[5]) then
   redis.call('HSET', record, 'error', ARGV[5])
   close(record, leases, ends, id, 'failed', now, ARGV[4])
-  return 'ended'
+  return { 'ended', redis.call('HGETALL', record) }
 end
 requeue(record, leases, id, adopt and ARGV[2] or '', now, adopt and now + ARGV[3] or now)
-return adopt and 'adopted' or 'queued'
+return { adopt and 'adopted' or 'queued', redis.call('HGETALL', record) }
 
 ---- act due
 -- KEYS  leases, …
@@ -332,12 +400,12 @@ return gone
 -- Removes a job with all that belongs to it. Watchers are told to look again: {}.
 -- Returns 'ok', 'going' (it has not ended) or 'gone'.
 local record, leases, ends, id = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
-local r = redis.call('HMGET', record, 'state', 'worker', 'attempt', 'key')
+local r = redis.call('HMGET', record, 'state', 'worker', 'attempt')
 if not r[1] then return 'gone' end
 if not terminal(r[1]) then
   local unbegun = r[1] == 'queued' and r[3] == '0' and ARGV[2] ~= '' and r[2] == ARGV[2]
   if not unbegun then return 'going' end
-  if r[4] and r[4] ~= '' and redis.call('GET', r[4]) == id then redis.call('DEL', r[4]) end
+  unlist(record, leases, id)
 end
 redis.call('DEL', record, log_key(record), tries_key(record))
 redis.call('ZREM', leases, id)
@@ -358,16 +426,16 @@ redis.call('EXPIRE', active, ARGV[3])
 return { 'ok' }
 
 ---- act pace
--- KEYS  when the allowance is whole again (ms)
+-- KEYS  when the allowance is whole again, in ms times the starts a minute: so nothing is rounded
 -- ARGV  starts a minute
 -- Spends one start. Returns 0, or the ms to wait until there is one.
 -- Source: the generic cell rate algorithm (ITU-T I.371); one number is all its state.
-local step = 60000 / ARGV[1]
-local now = now_ms()
-local whole = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), now)
-local wait = whole + step - now - 60000
-if wait > 0 then return math.ceil(wait) end
-redis.call('SET', KEYS[1], ms(whole + step), 'PX', ms(whole + step - now + 1))
+local rate = tonumber(ARGV[1])
+local now = now_ms() * rate
+local whole = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), now) + 60000
+local wait = whole - now - 60000 * rate
+if wait > 0 then return math.ceil(wait / rate) end
+redis.call('SET', KEYS[1], ms(whole), 'PX', ms(math.ceil((whole - now) / rate)))
 return 0
 
 ---- act reserve

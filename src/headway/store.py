@@ -1,7 +1,7 @@
 """The only Python that knows what is in Redis: one method for each act of `store.lua`.
 
-It turns acts into calls and answers into values. Keys and channels are built here and nowhere
-else. Nothing here decides anything about a job: the scripts do, atomically.
+It turns acts into calls and answers into values. Nothing here decides anything about a job: the
+scripts do, atomically.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
@@ -19,10 +18,12 @@ import msgspec
 from redis.asyncio.client import PubSub
 
 from headway._link import Call, Link, Script, ThreadLink
-from headway.errors import BadInput, JobNotFound, StoreError
+from headway.context import Context
+from headway.errors import JobNotFound, StartRefused, StoreError
 from headway.job import Attempt, Failure, Job, State, is_id
+from headway.keys import Keys
 
-__all__ = ["Claim", "Keys", "Lines", "Settled", "Store", "ThreadStore"]
+__all__ = ["Claim", "Lines", "Settled", "Store", "ThreadStore"]
 
 OWNER_INDEX_DAYS: Final = 30  # an index that nobody touched for so long lists nothing that lives
 logger = logging.getLogger("headway.store")
@@ -32,6 +33,7 @@ MUTABLE: Final = frozenset(
         "rev",
         "state",
         "attempt",
+        "max_attempts",
         "progress",
         "cancel",
         "error",
@@ -56,48 +58,6 @@ def _scripts() -> dict[str, Script]:
 SCRIPTS: Final = _scripts()
 
 
-class Keys:
-    """The names of everything that Headway keeps under one prefix."""
-
-    def __init__(self, prefix: str, partitions: int) -> None:
-        if not prefix or any(c in prefix for c in "{} \n") or ":job:" in f":{prefix}:":
-            raise BadInput(
-                f"prefix {prefix!r}: use a word without braces or spaces, like 'headway'"
-            )
-        self.prefix = prefix
-        self.partitions = partitions
-
-    def record(self, job_id: str) -> str:
-        """Also the channel on which the job's changes are announced."""
-        return f"{self.prefix}:{{{job_id[:2]}}}:job:{job_id}"
-
-    def log(self, job_id: str) -> str:
-        return f"{self.prefix}:{{{job_id[:2]}}}:log:{job_id}"
-
-    def tries(self, job_id: str) -> str:
-        return f"{self.prefix}:{{{job_id[:2]}}}:tries:{job_id}"
-
-    def leases(self, partition: str) -> str:
-        """Also the channel on which workers are told to stop or to look for work."""
-        return f"{self.prefix}:{{{partition}}}:leases"
-
-    def ends(self, partition: str) -> str:
-        return f"{self.prefix}:{{{partition}}}:ends"
-
-    def flight(self, job_id: str, flight: str) -> str:
-        return f"{self.prefix}:{{{job_id[:2]}}}:key:{flight}"
-
-    def owner(self, owner: str) -> str:
-        digest = blake2b(owner.encode(), digest_size=16).hexdigest()
-        return f"{self.prefix}:owner:{digest}"
-
-    def all_partitions(self) -> list[str]:
-        return [f"{n:02x}" for n in range(self.partitions)]
-
-    def control(self) -> list[str]:
-        return [self.leases(p) for p in self.all_partitions()]
-
-
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A job that this worker may run now, with what the run needs to know."""
@@ -106,6 +66,20 @@ class Claim:
     args: str
     options: str
     checkpoint: str | None
+    context: Context
+
+
+class Reaped(NamedTuple):
+    """What became of a job whose lease may be over.
+
+    Args:
+        word: 'adopted' (this worker must run it), 'queued' (another one must), 'ended' or 'early'.
+        lost: the job as it is now, if an attempt of it was found lost.
+    """
+
+    word: str
+    lost: Job | None = None
+    context: Context = Context()
 
 
 class Lines(NamedTuple):
@@ -224,15 +198,23 @@ class Store(_Acts):
     ) -> tuple[Job, list[Any]]:
         """As `create()`, and ask *beside* in the same round trip; the answers are returned too."""
         keys = [*self._two(job_id), *([self.keys.flight(job_id, flight)] if flight else [])]
-        fields = [part for pair in record.items() for part in pair]
-        create = self._act("create", keys, job_id, self.worker, _ms(lease_s), *fields)
+        fixed = dict(record)
+        parent = fixed.pop("parent", ""), fixed.pop("parent_attempt", "")
+        fields = [part for pair in fixed.items() for part in pair]
+        create = self._act("create", keys, job_id, self.worker, _ms(lease_s), *parent, *fields)
         owner = record.get("owner")
         # Before it is known who has the key, the index may not name this id: it may never exist.
-        index = [] if flight else self._index(owner, job_id)
+        sure = not (flight or parent[0])
+        index = self._index(owner, job_id) if sure else []
         answers = await self._link.call_all([create, *beside, *index])
-        word, found = answers[0]
-        job = Job.from_record(_pairs(found), reused=word == "reused")
-        if flight and not job.reused:
+        word, *found = answers[0]
+        if word == "late":
+            raise StartRefused(
+                f"job {parent[0]} can start no job in its attempt {parent[1]}: it has ended, or "
+                "another attempt runs. Start jobs only while the task runs, and await them."
+            )
+        job = Job.from_record(_pairs(found[0]), reused=word == "reused")
+        if not (sure or job.reused):
             self._post_index(job)
         return job, answers[1 : len(beside) + 1]
 
@@ -253,11 +235,20 @@ class Store(_Acts):
 
     async def claim(self, job_id: str, lease_s: float) -> Claim | None:
         """Become the one that runs the job; None if it is not to be run here and now."""
+        found = await self.claim_or_ended(job_id, lease_s)
+        return found if isinstance(found, Claim) else None
+
+    async def claim_or_ended(self, job_id: str, lease_s: float) -> Claim | Job | None:
+        """As `claim()`; or the job, if it has ended before it could begin (again)."""
         act = self._act("claim", self._two(job_id), job_id, self.worker, _ms(lease_s))
         answer = await self._link.call(act)
-        if answer[0] != "claimed":
+        if answer[0] == "gone":
+            logger.warning("job %s is not in the store: forgotten, or lost by the store", job_id)
+        if len(answer) == 1:
             return None
         record = _pairs(answer[1])
+        if answer[0] != "claimed":
+            return _readable(record)
         job = Job.from_record(record)
         self._post_index(job)  # the process that accepted it may have died before it did
         return Claim(
@@ -265,6 +256,7 @@ class Store(_Acts):
             args=record.get("args", ""),
             options=record.get("options", ""),
             checkpoint=record.get("checkpoint"),
+            context=Context.decoded(record.get("context")),
         )
 
     async def finish(self, job: Job, settled: Settled) -> bool:
@@ -331,13 +323,17 @@ class Store(_Acts):
         now, *found = await self._link.call(act)
         return int(now) / 1000, _two_by_two(found)
 
-    async def reap(self, job_id: str, lease_s: float, error: Failure, *, adopt: bool) -> str:
-        """Deal with one job whose lease is over: 'adopted', 'queued', 'ended' or 'early'."""
+    async def reap(self, job_id: str, lease_s: float, error: Failure, *, adopt: bool) -> Reaped:
+        """Deal with one job whose lease is over."""
         act = self._act(
             "reap", self._three(job_id), job_id, self.worker, _ms(lease_s),
             self._keep_ms, _error(error), "1" if adopt else "",
         )  # fmt: skip
-        return str(await self._link.call(act))
+        word, *lost = await self._link.call(act)
+        if not lost:
+            return Reaped(word)
+        record = _pairs(lost[0])
+        return Reaped(word, _readable(record), Context.decoded(record.get("context")))
 
     async def sweep(self, limit: int) -> int:
         """Remove ended jobs whose time is over; at most *limit* a partition. Two round trips."""

@@ -51,6 +51,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     owner: str | None = None
     owned: bool = False
     job_id: str | None = None
+    parent: tuple[str, int] | None = None  # the job that starts it, and in which of its attempts
     if_running: IfRunning = "return"
 
 
@@ -70,6 +71,7 @@ class Task(Generic[P, R]):
         options: Options,
         on_lost: OnLost,
         max_attempts: int,
+        args_bytes: int,
     ) -> None:
         self.function = function
         self.name = name
@@ -79,7 +81,7 @@ class Task(Generic[P, R]):
         self.max_attempts = max_attempts
         self.asynchronous = inspect.iscoroutinefunction(function)
         self._begin = begin
-        self._arguments = _Arguments(function)
+        self._arguments = _Arguments(function, args_bytes)
         self.__doc__ = function.__doc__
         self.__name__ = name
 
@@ -98,7 +100,9 @@ class Task(Generic[P, R]):
 
         Raises:
             TypeError: the arguments do not fit the function.
-            BadInput: an argument is not JSON, or all of them together are over 64 KiB.
+            BadInput: an argument is not JSON.
+            TooLarge: all of them together are over `Limits.args_bytes`.
+            StartRefused: the request that starts it may not, see the classes below it.
             StoreUnavailable: whether the job was accepted is unknown; with `using(key=…)` it
                 is safe to start again.
 
@@ -231,7 +235,8 @@ class Tasks:
 
 
 class _Arguments:
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], limit: int) -> None:
+        self._limit = limit
         self.signature = inspect.signature(function)
         hints = _hints(function)
         parameters = list(self.signature.parameters.values())
@@ -245,7 +250,7 @@ class _Arguments:
         self.signature.bind(*args, **kwargs)
         cure = "Store the data elsewhere (a file, a table) and pass where it is."
         what = f"arguments of {task}"
-        text = to_json([args, kwargs], what=what, limit=ARGS_BYTES, cure=cure)
+        text = to_json([args, kwargs], what=what, limit=self._limit, cure=cure)
         try:
             self.decode(text)
         except msgspec.ValidationError as error:
@@ -300,8 +305,12 @@ def make_task(
     max_attempts: int | None = None,
     stall_s: float | None = None,
     run: Run | None = None,
+    args_bytes: int = ARGS_BYTES,
 ) -> Task[..., R]:
     """Make a task of a function, after checking every option.
+
+    Args:
+        args_bytes: how large its arguments may be, as JSON.
 
     Raises:
         BadInput: an option is out of its range, or *function* is a generator function.
@@ -334,6 +343,7 @@ def make_task(
         options=Options(timeout_s=timeout_s, retries=retries, stall_s=stall_s, run=run),
         on_lost=on_lost,
         max_attempts=max_attempts,
+        args_bytes=args_bytes,
     )
 
 

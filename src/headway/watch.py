@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 import random
+import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Final, Self
@@ -18,9 +19,11 @@ from typing import Any, Final, Self
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
+from headway._link import swallowed
 from headway.errors import NotOpen, StoreError
 from headway.job import Job, is_id
 from headway.store import Store, told
+from headway.telemetry import Telemetry
 
 __all__ = ["Hub", "Watcher"]
 
@@ -113,8 +116,16 @@ class Hub:
         on_control: called with ("cancel" or "orphan", job id) when workers are told something.
     """
 
-    def __init__(self, store: Store, on_control: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        on_control: Callable[[str, str], None],
+        telemetry: Telemetry | None = None,
+    ) -> None:
         self._store = store
+        self._telemetry = telemetry or Telemetry()
+        self._asked_at: float | None = None
+        self._lag_s: float | None = None
         self._on_control = on_control
         self._seen: dict[str, Seen] = {}
         self._subscribed: set[str] = set()
@@ -145,6 +156,18 @@ class Hub:
         if self._task is None or self._closing:
             raise NotOpen("watch jobs")
         return Watcher(self, ids)
+
+    @property
+    def lag_s(self) -> float | None:
+        """How long the store's answer took, in seconds, on the line that brings the announcements.
+
+        The question goes out every ten seconds, and its answer comes behind all that was announced
+        before it and is not heard yet: so no announcement is older, and no clock but ours counts.
+        While an answer is overdue, the time since the question. None before the first answer.
+        """
+        if self._asked_at is None or not self.live:
+            return self._lag_s
+        return max(self._lag_s or 0.0, time.monotonic() - self._asked_at)
 
     @property
     def watched(self) -> int:
@@ -202,7 +225,7 @@ class Hub:
                 async with self._store.pubsub() as pubsub:
                     await self._subscribe_all(pubsub)
                     failures = 0
-                    if self._closing:  # the client may have swallowed the cancellation
+                    if self._closing or swallowed():
                         return
                     await self._both(self._listen(pubsub), self._steer(pubsub))
             except (RedisError, StoreError, OSError) as error:
@@ -236,17 +259,21 @@ class Hub:
         self._work.set()
 
     async def _listen(self, pubsub: PubSub) -> None:
-        confirmed, asked = 0, False
+        confirmed, ask_at = 0, time.monotonic()
+        self._asked_at = None
         while True:
-            message = await pubsub.get_message(timeout=PONG_S if asked else QUIET_S)
-            if message is None:
-                if asked:
-                    raise TimeoutError("the store has gone silent")
+            quiet = self._asked_at is None
+            message = await pubsub.get_message(timeout=QUIET_S if quiet else PONG_S)
+            now = time.monotonic()
+            if message is None and not quiet:
+                raise TimeoutError("the store has gone silent")
+            if quiet and (message is None or now >= ask_at):
                 await pubsub.ping()
-                asked = True
+                self._asked_at, ask_at = now, now + QUIET_S
+            if message is None:
                 continue
-            asked = False  # whatever came, perhaps before the pong, it lives
             if message["type"] == "pong":
+                self._answered(now)
                 continue
             self._hear(message)
             if not self.live and message["type"] == "ssubscribe":
@@ -254,6 +281,12 @@ class Hub:
                 if confirmed == self._store.keys.partitions:
                     self._set_live(live=True)
                     self._settled.set()
+
+    def _answered(self, now: float) -> None:
+        if self._asked_at is not None:
+            self._lag_s, self._asked_at = now - self._asked_at, None
+            if self._telemetry.on:
+                self._telemetry.heard(self._lag_s)
 
     def _hear(self, message: dict[str, Any]) -> None:
         channel: str = message["channel"]

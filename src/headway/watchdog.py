@@ -13,10 +13,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from headway.context import About, extra
 from headway.errors import StoreError
+from headway.job import Job
 from headway.pulse import BEATS_A_LEASE
 from headway.runner import LOST
-from headway.store import Store
+from headway.store import Reaped, Store
 
 __all__ = ["Watchdog"]
 
@@ -36,6 +38,7 @@ class Watchdog:
         adopt: given the id of a job that this process now holds and must run.
         running: tells the ids of the jobs that run here, which are not lost whatever their lease.
         room: tells how many jobs this process can adopt now.
+        lost: told of each job of which an attempt was found lost, as it is afterwards.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Watchdog:
         adopt: Callable[[str], Awaitable[None]],
         running: Callable[[], frozenset[str]],
         room: Callable[[], int],
+        lost: Callable[[Job], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -59,6 +63,7 @@ class Watchdog:
         self._adopt = adopt
         self._running = running
         self._room = room
+        self._lost = lost
         self._clock = clock
         self._swept_at = clock()
         self._woke_at = clock()
@@ -94,12 +99,28 @@ class Watchdog:
                 continue
             adopt = room > 0 and task in tasks
             answer = await self._store.reap(job_id, self._lease_s, LOST, adopt=adopt)
-            if answer == "adopted":
+            self._tell(answer)
+            if answer.word == "adopted":
                 room -= 1
-                logger.info("job %s is taken over", job_id)
+                said = extra("take_over", About(job_id, task))
+                logger.info("job %s is taken over", job_id, extra=said)
                 await self._adopt(job_id)
-            dealt += answer != "early"
+            dealt += answer.word != "early"
         return dealt
+
+    def _tell(self, answer: Reaped) -> None:
+        if (job := answer.lost) is None:
+            return
+        about = About(job.id, job.task, job.attempt, answer.context.request_id)
+        logger.warning(
+            "attempt %d of job %s (%s) is lost: its process died, or fell silent. It is %s now.",
+            job.attempt,
+            job.id,
+            job.task,
+            job.state,
+            extra=extra("lose", about),
+        )
+        self._lost(job)
 
     async def _serve(self) -> None:
         while True:
@@ -138,4 +159,5 @@ class Watchdog:
     async def _sweep(self) -> None:
         if self._clock() - self._swept_at >= SWEEP_S:
             self._swept_at = self._clock()
-            await self._store.sweep(SWEEP_LIMIT)
+            if await self._store.sweep(SWEEP_LIMIT) >= SWEEP_LIMIT:
+                self._swept_at -= SWEEP_S  # more may be left: go on with the next look

@@ -35,7 +35,10 @@ class Work(Protocol):
         """What it reports."""
 
     async def result(self) -> str:
-        """Begin, and wait for the end. Raises what the code raised."""
+        """Begin, and wait for the end. Raises what the code raised.
+
+        Cancel: the code is not stopped by it; call again to wait on.
+        """
 
     def stop(self, why: str) -> None:
         """Ask it to stop. Called at most once, after `result()` has begun."""
@@ -58,12 +61,14 @@ def result_json(task: str, value: Any) -> str:
 class _Call:
     """A task's function with its arguments, in a context where its `Progress` is found."""
 
-    def __init__(self, task: Task[..., Any], args: str, progress: Progress) -> None:
+    def __init__(
+        self, task: Task[..., Any], args: str, progress: Progress, context: Context
+    ) -> None:
         given, named = task.decode(args)
         self._task = task
         self._args = [progress, *given] if task.takes_progress else given
         self._kwargs = named
-        self.context: Context = copy_context()
+        self.context = context
         self.context.run(_current.set, progress)
 
     def __call__(self) -> Any:
@@ -78,18 +83,24 @@ class CoroutineWork:
         self._task = task
         self._args = args
         self._running: asyncio.Task[Any] | None = None
+        self._torn = False
 
     async def result(self) -> str:
-        call = _Call(self._task, self._args, self.source)
-        self._running = asyncio.get_running_loop().create_task(
-            _contained(call()), name=f"headway-{self._task.name}", context=call.context
-        )
-        await asyncio.wait({self._running})
+        if self._running is None:
+            call = _Call(self._task, self._args, self.source, copy_context())
+            self._running = asyncio.get_running_loop().create_task(
+                _contained(call()), name=f"headway-{self._task.name}", context=call.context
+            )
+        try:
+            await asyncio.wait({self._running})
+        except asyncio.CancelledError:
+            self._torn = True  # whoever cancels us cancels all there is: the code has it already
+            raise
         return result_json(self._task.name, self._running.result())
 
     def stop(self, why: str) -> None:
         self.source.stop(why, raises=False)
-        if self._running is not None:
+        if self._running is not None and not self._torn:
             self._running.cancel(why)
 
 
@@ -100,6 +111,7 @@ class ThreadWork:
         self.source = progress
         self._task = task
         self._args = args
+        self._context = copy_context()  # a thread has none of its own
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[str] = self._loop.create_future()
         self._lock = threading.Lock()
@@ -108,8 +120,9 @@ class ThreadWork:
         self._thread = threading.Thread(target=self._main, name=f"headway-{task.name}", daemon=True)
 
     async def result(self) -> str:
-        self._thread.start()
-        return await self._done
+        if self._thread.ident is None:
+            self._thread.start()
+        return await asyncio.shield(self._done)
 
     def stop(self, why: str) -> None:
         self.source.stop(why, raises=True)
@@ -125,7 +138,7 @@ class ThreadWork:
         result, error = "", None
         try:
             try:
-                call = _Call(self._task, self._args, self.source)
+                call = _Call(self._task, self._args, self.source, self._context)
                 result = result_json(self._task.name, call.context.run(call))
             except BaseException as caught:  # its owner is the loop: everything goes there
                 error = carried(caught)

@@ -68,6 +68,17 @@ async def count(progress: Progress, name: str, seconds: float, again_s: float) -
     return steps
 
 
+@headway.task(on_lost="retry")
+async def resume(progress: Progress, name: str, seconds: float, again_s: float) -> int:
+    """Every step is written down, and none is done again by the attempt that goes on."""
+    note_down("start", name, progress.attempt, os.getpid())
+    steps = round(seconds / STEP_S)
+    async for step in progress.track(range(steps), resume=True):
+        await asyncio.sleep(STEP_S)
+        note_down("step", name, progress.attempt, step)
+    return steps
+
+
 @headway.task
 def thread(progress: Progress, name: str, seconds: float, again_s: float) -> None:
     """In a thread, with reports."""
@@ -114,7 +125,7 @@ async def block(progress: Progress, name: str, seconds: float, again_s: float) -
     time.sleep(seconds)
 
 
-TASKS = {task.name: task for task in (once, again, count, thread, blind, block, child)}
+TASKS = {task.name: task for task in (once, again, count, resume, thread, blind, block, child)}
 
 
 @app.post("/start/<task>")
