@@ -1,5 +1,5 @@
 # Two commands for a newcomer: `make demo` and `make test`. Each sets up what it needs by itself.
-.PHONY: help demo test check chaos setup clean
+.PHONY: help demo test check chaos growth setup clean
 .DEFAULT_GOAL := help
 
 help:
@@ -7,6 +7,7 @@ help:
 	@echo "make test    lint, types, layers and all tests, browser tests included"
 	@echo "make check   lint, types and layers only"
 	@echo "make chaos   kill, freeze and cut at random, and check what must hold (SEED=…)"
+	@echo "make growth  run 50,000 short jobs, and check that the store is as small as before"
 	@echo "make clean   remove what the others have set up"
 
 setup:
@@ -17,6 +18,7 @@ demo: setup
 
 test: setup
 	@scripts/browser
+	@scripts/nginx
 	@scripts/check
 	@scripts/test
 
@@ -24,8 +26,12 @@ test: setup
 chaos: setup
 	@.venv/bin/python -m tests.chaos $(if $(SEED),--seed $(SEED))
 
+# make growth [JOBS=50000]: about two minutes.
+growth: setup
+	@.venv/bin/python -m tests.growth $(if $(JOBS),--jobs $(JOBS))
+
 check: setup
 	@scripts/check
 
 clean:
-	rm -rf .venv .venvs .headway build dist
+	rm -rf .venv .venvs .headway .nginx build dist

@@ -11,12 +11,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any, Final, Protocol
 
 from headway._link import Call
+from headway.context import About, extra
 from headway.errors import HeadwayError, StoreError
 from headway.progress import News
 from headway.store import NO_LINES, Lines, ThreadStore
+from headway.telemetry import Telemetry
 
 __all__ = ["Beating", "Pulse", "Source"]
 
@@ -79,8 +83,10 @@ class Pulse:
         *,
         lease_s: float,
         clock: Callable[[], float] = time.monotonic,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._store = store
+        self._telemetry = telemetry or Telemetry()
         self._lease_s = lease_s
         self._beat_s = lease_s / BEATS_A_LEASE
         self._clock = clock
@@ -88,7 +94,8 @@ class Pulse:
         self._held: Callable[[], Iterable[str]] = tuple
         self._held_at = clock()
         self._lock = threading.Lock()
-        self._wake = threading.Event()
+        # No Event: whose code a finalizer interrupts inside of `Event.set` would wait for itself.
+        self._wakes: SimpleQueue[None] = SimpleQueue()
         self._closing = False
         self._thread = threading.Thread(target=self._serve, name="headway-pulse", daemon=True)
 
@@ -100,7 +107,7 @@ class Pulse:
     def close(self) -> None:
         """Stop beating, after what is under way. Blocks for one round trip at most."""
         self._closing = True
-        self._wake.set()
+        self.wake()
         if self._thread.ident is not None:
             self._thread.join(timeout=2)
         self._store.close()
@@ -109,7 +116,7 @@ class Pulse:
         """Beat for *run* from now on; its lease is fresh."""
         with self._lock:
             self._runs[run.job_id] = _Beat(run, self._clock())
-        self._wake.set()
+        self.wake()
 
     def remove(self, run: Beating) -> None:
         """Beat for it no longer."""
@@ -117,13 +124,17 @@ class Pulse:
             self._runs.pop(run.job_id, None)
 
     def wake(self) -> None:
-        """There is news that should not wait for the next round. Callable from any thread."""
-        self._wake.set()
+        """There is news that should not wait for the next round.
+
+        Callable from any thread and at any instant, also from a finalizer: it never waits.
+
+        Source: Python's `queue` module, which promises it of `SimpleQueue.put()`.
+        """
+        self._wakes.put(None)
 
     def _serve(self) -> None:
         while not self._closing:
-            self._wake.wait(self._pause())
-            self._wake.clear()
+            self._wait()
             try:
                 self._round()
             except StoreError as error:
@@ -132,6 +143,12 @@ class Pulse:
             except Exception:  # the thread must live: without it every lease of the process ends
                 logger.exception("the beat thread met an error of its own")
                 self._wait_after_failure()
+
+    def _wait(self) -> None:
+        with suppress(Empty):
+            self._wakes.get(timeout=self._pause())
+            while True:  # all that woke it until now is served by one round
+                self._wakes.get_nowait()
 
     def _wait_after_failure(self) -> None:
         if not self._closing:
@@ -152,7 +169,7 @@ class Pulse:
         if not due and not holds:
             return
         try:
-            answers = self._store.send([*(call for _, call in due), *holds])
+            answers = self._send([*(call for _, call in due), *holds])
         except HeadwayError:
             for beat, _ in due:
                 self._undo(beat)
@@ -161,6 +178,12 @@ class Pulse:
             self._settle(beat, answer, now)
         if holds:
             self._settle_holds(answers[len(due) :], now)
+
+    def _send(self, calls: list[Call]) -> list[Any]:
+        if not self._telemetry.on:
+            return self._store.send(calls)
+        with self._telemetry.flushing():
+            return self._store.send(calls)
 
     def _call(self, beat: _Beat, now: float) -> Call | None:
         run = beat.run
@@ -183,13 +206,16 @@ class Pulse:
         try:
             return run.source.take()
         except Exception:  # the trouble of one job must not cost the others their leases
-            logger.exception("the progress of job %s cannot be read", run.job_id)
+            said = extra("flush", About(run.job_id, attempt=run.attempt))
+            logger.exception("the progress of job %s cannot be read", run.job_id, extra=said)
             return None
 
     def _settle(self, beat: _Beat, answer: object, now: float) -> None:
         if isinstance(answer, StoreError):
             self._undo(beat)
-            logger.warning("progress of job %s could not be written: %s", beat.run.job_id, answer)
+            run, words = beat.run, "progress of job %s could not be written: %s"
+            said = extra("flush", About(run.job_id, attempt=run.attempt))
+            logger.warning(words, run.job_id, answer, extra=said)
             return
         beat.renewed_at = now
         if beat.news is not None and beat.news.progress:

@@ -14,14 +14,16 @@ from headway._link import Link
 from headway.drain import Drain
 from headway.gate import Gate
 from headway.intake import Intake
-from headway.job import PARTITIONS, Job
+from headway.job import PARTITIONS, Job, State
+from headway.keys import Keys
 from headway.local import LocalEngine
 from headway.pulse import Pulse
 from headway.runner import Runner, Why
 from headway.settings import Settings
-from headway.store import Keys, Store, ThreadStore
+from headway.store import Store, ThreadStore
 from headway.stream import Streams
 from headway.task import Tasks
+from headway.telemetry import Counts, telemetry
 from headway.watch import Hub
 from headway.watchdog import Watchdog
 
@@ -44,21 +46,27 @@ class Runtime:
         revive: Callable[[], object] | None,
     ) -> None:
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.telemetry = telemetry()
         keys, lease_s = Keys(settings.prefix, PARTITIONS), settings.lease_s
         self.link = Link(url, revive)
         self.store = Store(self.link, keys, self.worker, keep_s=settings.keep_s)
-        self.pulse = Pulse(ThreadStore(url, keys, self.worker), lease_s=lease_s)
+        self.pulse = Pulse(
+            ThreadStore(url, keys, self.worker), lease_s=lease_s, telemetry=self.telemetry
+        )
         self.gate = Gate(self.link, keys, settings.limits, keep_s=settings.keep_s)
-        self.runner = Runner(self.store, self.pulse, tasks, self._ended, lease_s=lease_s)
+        self.runner = Runner(
+            self.store,
+            self.pulse,
+            tasks,
+            self._ended,
+            lease_s=lease_s,
+            telemetry=self.telemetry,
+        )
         self.engine: LocalEngine = settings.engine or LocalEngine(concurrency=settings.concurrency)
         self.intake = Intake(
-            self.store,
-            self.gate,
-            self._submit,
-            lease_s=lease_s,
-            args_bytes=settings.limits.args_bytes,
+            self.store, self.gate, self._submit, lease_s=lease_s, telemetry=self.telemetry
         )
-        self.hub = Hub(self.store, self._told)
+        self.hub = Hub(self.store, self._told, self.telemetry)
         self.watchdog = Watchdog(
             self.store,
             lease_s=lease_s,
@@ -66,10 +74,16 @@ class Runtime:
             adopt=self._adopt,
             running=lambda: self.runner.running,
             room=lambda: self.engine.room,
+            lost=self._lost,
         )
         self.drain = Drain(self.begin_drain)
         self._streams = streams
         self._drain_s = settings.drain_s
+        self._counts = Counts(
+            running=lambda: len(self.runner.running),
+            queued=lambda: len(list(self.engine.held())),
+            streams=lambda: len(streams),
+        )
 
     async def _adopt(self, job_id: str) -> None:
         await self.engine.submit(job_id, 0)
@@ -81,6 +95,14 @@ class Runtime:
 
     def _ended(self, job: Job) -> None:
         self.gate.leave(job.owner, job.id)
+        if self.telemetry.on:
+            self.telemetry.ended(job.task, job.state)
+
+    def _lost(self, job: Job) -> None:
+        if self.telemetry.on:
+            self.telemetry.lost(job.task)
+        if job.state.terminal:
+            self._ended(job)
 
     def _told(self, word: str, about: str) -> None:
         match word:
@@ -103,10 +125,12 @@ class Runtime:
         self.watchdog.open()
         self.drain.open()
         self._streams.draining = False
+        self.telemetry.add(self._counts)
 
     async def aclose(self) -> None:
         """Drain: give back what waits, let what runs come to its end, stop what does not."""
         self.begin_drain()
+        self.telemetry.remove(self._counts)
         await self.drain.aclose()
         await self.watchdog.aclose()
         waiting = self.engine.stop_taking()
@@ -130,5 +154,7 @@ class Runtime:
 
     async def _release(self, job_id: str) -> None:
         job = (await self.store.get_all([job_id], strict=False)).get(job_id)
-        if job is not None:
+        if job is not None and job.state is State.CANCELLED:  # while it waited here
+            self._ended(job)
+        elif job is not None:
             await self.store.release(job_id, job.attempt)

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanag
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
+from headway.context import About, about, current_about
 from headway.errors import JobFailed, JobNotFinished, JobNotFound, NotOpen, StoreError
 from headway.gate import Asker
 from headway.group import Group, OnFailure
@@ -90,7 +91,8 @@ class Service:
         """
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
-            task = make_task(function, self.begin, **options)
+            most = self._settings.limits.args_bytes
+            task = make_task(function, self.begin, args_bytes=most, **options)
             self._tasks.add(task)
             return task
 
@@ -117,7 +119,12 @@ class Service:
         owner = start.owner if start.owned else asker.owner if asker else None
         if start.job_id is not None:
             asker = None  # a job of a job is no request of its own
-        return await runtime.intake.begin(start, owner, asker)
+        with about(self._about()):
+            return await runtime.intake.begin(start, owner, asker)
+
+    def _about(self) -> About:
+        """What a line of the log is about here and now."""
+        return current_about()
 
     async def _asker(self) -> Asker | None:
         """The request that starts what is started here and now, if there is one."""
@@ -168,7 +175,9 @@ class Service:
         """
         runtime = self._open_runtime("try a job again")
         record = dict(await runtime.store.args(job_id))
-        return await runtime.intake.again(record, job_id, await self._asker())
+        asker = await self._asker()
+        with about(self._about()):
+            return await runtime.intake.again(record, job_id, asker)
 
     async def forget(self, job_id: str) -> bool:
         """Remove an ended job before its time; False if it has not ended. Two round trips.

@@ -1,16 +1,19 @@
-"""Event streams: what the hub tells, as bytes for one client.
+"""Those who are kept waiting: event streams and long-polls.
 
 A stream keeps nothing but the set of jobs that are not over. It ends when they are, when the
-server is about to stop, or when it is old: then it is opened anew, and who may watch is asked
-again.
+server is about to stop, when its owner is revoked, or when it is old: then it is opened anew, and
+who may watch is asked again. Whoever waits holds a place from the first moment on, and until it
+is given back: so that no burst passes the limits, and none is lost.
 """
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
-from typing import Final
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Final, Self
 
 import msgspec
 
@@ -20,126 +23,253 @@ from headway.limits import Limits
 from headway.tokens import Viewer
 from headway.watch import Seen, Watcher
 
-__all__ = ["HEARTBEAT_S", "STREAM_AGE_S", "Streams"]
+__all__ = ["HEARTBEAT_S", "STREAM_AGE_S", "Poll", "Stream", "Streams"]
 
 HEARTBEAT_S: Final = 15.0
 STREAM_AGE_S: Final = 900.0
 RETRY_MS: Final = (1_000, 4_000)  # spread, so that a restart is not followed by a stampede
+CHUNK_BYTES: Final = 64 * 1024  # many jobs are sent in pieces: a slow client holds no more at once
+HURRY_S: Final = 0.5  # what a client gets to take the last words in when the server stops
 
 
 class Streams:
-    """The open streams of this process.
+    """The open streams and long-polls of this process.
 
     Args:
         heartbeat_s: seconds between two signs of life.
         age_s: how old a stream may become, in seconds, give or take a fifth.
+        clock: monotonic seconds.
     """
 
     def __init__(
-        self, limits: Limits, *, heartbeat_s: float = HEARTBEAT_S, age_s: float = STREAM_AGE_S
+        self,
+        limits: Limits,
+        *,
+        heartbeat_s: float = HEARTBEAT_S,
+        age_s: float = STREAM_AGE_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limits = limits
         self._heartbeat_s = heartbeat_s
+        self._clock = clock
         self._age_s = age_s
-        self._open: dict[Watcher, str | None] = {}
-        self._revoked: set[Watcher] = set()
+        self._open: set[Stream] = set()
+        self._polls: set[Poll] = set()
+        self.revocations = 0
+        """How often somebody was revoked; whoever was let in before must be asked again."""
         self.draining = False
 
     def __len__(self) -> int:
         return len(self._open)
 
+    @property
+    def patience_s(self) -> float:
+        """Seconds that a client gets to take one chunk."""
+        return HURRY_S if self.draining else float(self._limits.send_s)
+
     def drain(self) -> None:
-        """End every stream, and let no other last: the server is about to stop."""
+        """End every stream and long-poll, and let no other last: the server is about to stop."""
         self.draining = True
-        for watcher in self._open:
-            watcher.nudge()
+        for stream in self._open:
+            stream.hurry()
+        for one in self._all():
+            one.watcher.nudge()
 
     def revoke(self, owner: str) -> None:
-        """End the streams of *owner*: who may watch has to be asked again."""
-        for watcher in [w for w, who in self._open.items() if who == owner]:
-            self._revoked.add(watcher)
-            watcher.nudge()
+        """End what *owner* has open: who may watch has to be asked again."""
+        self.revocations += 1
+        for one in self._all():
+            if one.owner == owner:
+                one.revoked = True
+                one.watcher.nudge()
 
     def full(self, viewer: Viewer) -> str | None:
         """The code of the limit that another stream of *viewer* would break; None: it may be."""
-        if len(self._open) >= self._limits.streams_per_process:
-            return "streams_full"
-        if viewer.owner is None:
-            return None
-        theirs = sum(who == viewer.owner for who in self._open.values())
-        return "too_many_streams" if theirs >= self._limits.streams_per_owner else None
+        return self._full(self._open, viewer)
 
-    async def serve(
-        self, watcher: Watcher, viewer: Viewer, base: str, *, single: bool
-    ) -> AsyncIterator[bytes]:
-        """The bytes of one stream, from the first state to its end.
+    def serve(
+        self, watcher: Watcher, viewer: Viewer, base: str, *, single: bool, since: int
+    ) -> Stream:
+        """Open a stream; it holds its place from now on.
 
         Args:
             base: where the surface is mounted; links begin with it.
             single: the stream is of one job, so that its revision can be the event's id.
+            since: `revocations` before it was asked who *viewer* is.
         """
-        yield _sse.retry(random.randint(*RETRY_MS))  # noqa: S311
-        with watcher:
-            self._open[watcher] = viewer.owner
-            try:
-                async for chunk in self._chunks(watcher, viewer, base, single=single):
-                    yield chunk
-            finally:
-                del self._open[watcher]
-                self._revoked.discard(watcher)
+        stream = Stream(self, watcher, viewer, base, single=single)
+        stream.revoked = since != self.revocations
+        self._open.add(stream)
+        return stream
 
-    async def _chunks(
-        self, watcher: Watcher, viewer: Viewer, base: str, *, single: bool
-    ) -> AsyncIterator[bytes]:
-        going = set(watcher.ids)
-        clock = time.monotonic
-        until = clock() + self._age_s * random.uniform(0.8, 1.2)  # noqa: S311
-        if viewer.until is not None:
-            until = min(until, clock() + viewer.until - time.time())
-        beat_at, live = clock() + self._heartbeat_s, watcher.live
+    def leave(self, stream: Stream) -> None:
+        """Give its place back; may be repeated."""
+        self._open.discard(stream)
+
+    @contextmanager
+    def poll(self, watcher: Watcher, viewer: Viewer, seconds: float) -> Iterator[Poll]:
+        """Keep a long-poll waiting, for *seconds* at most. If there is no place, not at all."""
+        poll = Poll(self, watcher, viewer, seconds)
+        if self._full(self._polls, viewer) is not None:
+            poll.revoked = True
+        with watcher:
+            self._polls.add(poll)
+            try:
+                yield poll
+            finally:
+                self._polls.discard(poll)
+
+    def _all(self) -> list[Stream | Poll]:
+        return [*self._open, *self._polls]
+
+    def _full(self, those: Collection[Stream | Poll], viewer: Viewer) -> str | None:
+        if len(those) >= self._limits.streams_per_process:
+            return "streams_full"
+        if viewer.owner is None:
+            return None
+        theirs = sum(one.owner == viewer.owner for one in those)
+        return "too_many_streams" if theirs >= self._limits.streams_per_owner else None
+
+
+class Poll:
+    """One long-poll. `revoked`: it waits no longer, and tells nothing that came meanwhile."""
+
+    def __init__(self, streams: Streams, watcher: Watcher, viewer: Viewer, seconds: float) -> None:
+        self._streams = streams
+        self.watcher = watcher
+        self.owner = viewer.owner
+        self.revoked = False
+        self._until = _first(time.monotonic() + seconds, viewer)
+
+    async def wait(self) -> bool:
+        """Wait for a change. False: there was none, and the time is over."""
+        left = self._until - time.monotonic()
+        if left <= 0 or self.revoked or self._streams.draining:
+            return False
+        await self.watcher.wait(left)
+        return not self.revoked
+
+
+class Stream:
+    """The bytes of one stream, from the first state to its end. Close it, whatever happens."""
+
+    def __init__(
+        self, streams: Streams, watcher: Watcher, viewer: Viewer, base: str, *, single: bool
+    ) -> None:
+        self._streams = streams
+        self.watcher = watcher
+        self.owner = viewer.owner
+        self.revoked = False
+        self._viewer = viewer
+        self._base = base
+        self._single = single
+        self._going = set(watcher.ids)
+        self._gone: set[str] = set()
+        self._patience: asyncio.Timeout | None = None
+        self._bytes = self._serve()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._bytes)
+
+    async def aclose(self) -> None:
+        """End it, and give its place back; may be repeated."""
+        self._streams.leave(self)
+        await self._bytes.aclose()
+
+    def patience(self) -> asyncio.Timeout:
+        """Stands around the sending of one chunk. TimeoutError: the client takes nothing."""
+        self._patience = asyncio.timeout(self._streams.patience_s)
+        return self._patience
+
+    def hurry(self) -> None:
+        """Wait no longer for a client that takes nothing just now."""
+        if self._patience is not None:
+            with suppress(RuntimeError):  # nothing is being sent
+                self._patience.reschedule(asyncio.get_running_loop().time() + HURRY_S)
+
+    async def _serve(self) -> AsyncGenerator[bytes, None]:
+        try:
+            yield _sse.retry(random.randint(*RETRY_MS))  # noqa: S311 - no secret hangs on it
+            with self.watcher:
+                async for chunk in self._chunks():
+                    yield chunk
+        finally:
+            self._streams.leave(self)
+
+    async def _chunks(self) -> AsyncGenerator[bytes, None]:
+        watcher, clock, every_s = self.watcher, self._streams._clock, self._streams._heartbeat_s
+        age_s = self._streams._age_s * random.uniform(0.8, 1.2)  # noqa: S311 - nor on this
+        until = _first(clock() + age_s, self._viewer)
+        beat_at, live = clock() + every_s, watcher.live
         if not live:
             yield _heartbeat(live=False)
         while True:
-            frames = [
-                _frame(job_id, seen, viewer, base, going, single=single)
-                for job_id, seen in watcher.take()
-            ]
-            if frames:
-                yield b"".join(frames)
-            if not going:
+            reason = self._over(old=clock() >= until)
+            if reason in {None, "drain"}:  # else who may watch has to be asked first
+                for chunk in _gathered(self._frames()):
+                    yield chunk
+            if not self._going:
                 yield _sse.frame("end", b"{}", event_id=_sse.END)
                 return
-            if (reason := self._over(watcher, old=clock() >= until)) is not None:
+            if reason is not None:
                 yield _sse.frame("bye", msgspec.json.encode({"reason": reason}))
                 return
             if clock() >= beat_at or live != watcher.live:
-                live, beat_at = watcher.live, clock() + self._heartbeat_s
+                live, beat_at = watcher.live, clock() + every_s
                 yield _heartbeat(live=live)
             await watcher.wait(max(min(beat_at, until) - clock(), 0))
 
-    def _over(self, watcher: Watcher, *, old: bool) -> str | None:
-        if self.draining:
-            return "drain"
-        if watcher in self._revoked:
+    def _over(self, *, old: bool) -> str | None:
+        if self.revoked:
             return "revoked"
+        if self._streams.draining:
+            return "drain"
         return "age" if old else None
 
+    def _frames(self) -> Iterator[bytes]:
+        for job_id, seen in self.watcher.take():
+            # Of what is gone for this viewer nothing more is said: not even that it lives.
+            if job_id not in self._gone:
+                yield self._frame(job_id, seen)
 
-def _frame(
-    job_id: str, seen: Seen, viewer: Viewer, base: str, going: set[str], *, single: bool
-) -> bytes:
-    job = seen.job
-    if job is None or not viewer.may_watch(job):
-        going.discard(job_id)
-        return _sse.frame("gone", msgspec.json.encode({"id": job_id[:64]}))
-    if job.state.terminal:
-        going.discard(job_id)
-    view = (base, viewer.may_cancel(job), viewer.may_change(job), single)
-    if seen.frame is None or seen.frame[0] != view:
-        data = msgspec.json.encode(document(job, base, viewer))
-        event_id = str(job.rev) if single else None
-        seen.frame = (view, _sse.frame("job", data, event_id=event_id))
-    return seen.frame[1]
+    def _frame(self, job_id: str, seen: Seen) -> bytes:
+        job, viewer = seen.job, self._viewer
+        if job is None or not viewer.may_watch(job) or job.expired(time.time()):
+            self._going.discard(job_id)
+            self._gone.add(job_id)
+            return _sse.frame("gone", msgspec.json.encode({"id": job_id[:64]}))
+        if job.state.terminal:
+            self._going.discard(job_id)
+        view = (self._base, viewer.may_cancel(job), viewer.may_change(job), self._single)
+        if seen.frame is None or seen.frame[0] != view:
+            data = msgspec.json.encode(document(job, self._base, viewer))
+            event_id = str(job.rev) if self._single else None
+            seen.frame = (view, _sse.frame("job", data, event_id=event_id))
+        return seen.frame[1]
+
+
+def _first(until: float, viewer: Viewer) -> float:
+    """The earlier of *until* (monotonic) and the end of the viewer's first share."""
+    if viewer.until is None:
+        return until
+    return min(until, time.monotonic() + viewer.until - time.time())
+
+
+def _gathered(frames: Iterable[bytes]) -> Iterator[bytes]:
+    """The frames in pieces of about CHUNK_BYTES; each is made when its piece is asked for."""
+    piece: list[bytes] = []
+    size = 0
+    for frame in frames:
+        piece.append(frame)
+        size += len(frame)
+        if size >= CHUNK_BYTES:
+            yield b"".join(piece)
+            piece, size = [], 0
+    if piece:
+        yield b"".join(piece)
 
 
 def _heartbeat(*, live: bool) -> bytes:
