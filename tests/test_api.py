@@ -10,13 +10,19 @@ from typing import Any, cast
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from quart import Quart
+from starlette.applications import Starlette
 
 from headway import EVERYONE, Headway, JobError, Progress, Task
-from headway.quart import Headway as QuartHeadway
+from headway import fastapi as fastapi_door
+from headway import quart as quart_door
+from headway import starlette as starlette_door
+from tests.apps.life import lived
 from tests.conftest import MakeHeadway
+from tests.contract import HOOKS
 
-DOORS = ["asgi", "quart"]
+DOORS = ["asgi", "quart", "starlette", "fastapi", "wrap"]
 OTHER_ID = "00" + "a" * 26
 PAGE = {"accept": "text/html,application/xhtml+xml"}
 
@@ -84,17 +90,40 @@ async def open_site(door: str, make_headway: MakeHeadway) -> AsyncIterator[Site]
         async with headway, _client(transport) as client:
             yield Site(headway, client)
         return
-    app = Quart(__name__)
-    headway = make_headway(QuartHeadway, identify=_who)
-    assert isinstance(headway, QuartHeadway)
-    headway.init_app(app)
-    async with app.test_app(), _client(httpx.ASGITransport(cast("Any", app))) as client:
+    headway, app = _behind(door, make_headway)
+    async with lived(app), _client(httpx.ASGITransport(app)) as client:
         yield Site(headway, client)
+
+
+def _behind(door: str, make_headway: MakeHeadway) -> tuple[Headway, Any]:
+    """A bare app, and Headway in it."""
+    if door == "wrap":
+        headway = make_headway(identify=_who)
+        return headway, headway.wrap(_nothing)
+    kinds: dict[str, tuple[Any, Any]] = {
+        "quart": (quart_door.Headway, Quart(__name__)),
+        "starlette": (starlette_door.Headway, Starlette()),
+        "fastapi": (fastapi_door.Headway, FastAPI()),
+    }
+    kind, app = kinds[door]
+    headway = make_headway(kind, identify=_who)
+    cast("Any", headway).init_app(app)
+    return headway, app
+
+
+async def _nothing(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] != "http":
+        raise ValueError(f"this app knows no {scope['type']}")
+    await send({"type": "http.response.start", "status": 404, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
 
 
 def _client(transport: httpx.ASGITransport) -> httpx.AsyncClient:
     return httpx.AsyncClient(
-        transport=transport, base_url="http://site.test", headers={"x-user": "ann"}
+        transport=transport,
+        base_url="http://site.test",
+        headers={"x-user": "ann"},
+        event_hooks=HOOKS,
     )
 
 

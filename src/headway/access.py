@@ -7,11 +7,13 @@ the app that raises ends the request; it never lets anybody in.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
 from inspect import isawaitable
 from typing import Any, Final
+from uuid import UUID
 
+from headway.context import request_id_of
 from headway.errors import BadInput
 from headway.gate import Asker
 from headway.http import Request
@@ -21,6 +23,7 @@ from headway.tokens import (
     COOKIE_MAX_AGE_S,
     Share,
     Viewer,
+    joined,
     new_visitor,
     read_share,
     read_visitor,
@@ -33,17 +36,32 @@ __all__ = ["SHARE", "SHARES_COOKIE", "Access", "Visit"]
 SHARE: Final = "share"  # the field of a link's query
 SHARES_COOKIE: Final = "headway_shares"
 SHARES_KEPT: Final = 8  # the newest ones; a cookie has to stay small
+COOKIE_CHARS: Final = 4096  # what browsers keep of one
 _BEARER: Final = "bearer "
 
 
 @dataclass(slots=True)
 class Visit:
-    """One request to the app, while it is handled: who makes it, and who is new."""
+    """One request to the app, while it is handled: who makes it, and who is new.
+
+    `request_id` is what its client, or a proxy before us, calls it; or a new name.
+    """
 
     request: Request
+    request_id: str = field(init=False)
     new_visitor: str | None = None
     viewer: Viewer | None = None
     asker: Asker | None = None
+    refused: Exception | None = None  # what was refused of late; see `wrap()`
+
+    def __post_init__(self) -> None:
+        self.request_id = request_id_of(self.request.headers.get("x-request-id"))
+
+    def asks(self, asker: Asker) -> Asker:
+        """Keep the first one: of two starts of one request at a time both have made one."""
+        if self.asker is None:
+            self.asker = asker
+        return self.asker
 
 
 class Access:
@@ -63,8 +81,7 @@ class Access:
         """Who asks."""
         operator = bool(await _asked(self._operator, request.native)) if self._operator else False
         if self._identify is not None:
-            owner = await _asked(self._identify, request.native)
-            owner = str(owner) if owner is not None else None
+            owner = _name("identify", await _asked(self._identify, request.native))
         else:
             owner = read_visitor(request.cookies.get(COOKIE), self.keys)
         return Viewer(owner, operator=operator, shares=self._shares(request))
@@ -83,8 +100,8 @@ class Access:
         """Whose starts are counted together."""
         if self._rate_key is None:
             return owner
-        key = await _asked(self._rate_key, request.native)
-        return str(key) if key is not None else owner
+        key = _name("rate_key", await _asked(self._rate_key, request.native))
+        return key if key is not None else owner
 
     def set_cookie(self, visit: Visit) -> str | None:
         """The Set-Cookie header that makes a new visitor known; None if there is none."""
@@ -113,11 +130,10 @@ class Access:
         share = read_share(token, self.keys, now)
         if share is None or share.job_id != job_id:
             return None
-        held = request.cookies.get(SHARES_COOKIE, "").split("~")
         still = [
             one
-            for one in held
-            if (old := read_share(one, self.keys, now)) and old.job_id != share.job_id
+            for one in _held(request)
+            if (old := read_share(one, self.keys, now)) and not share.covers(old)
         ]
         kept = [*still, token][-SHARES_KEPT:]
         last = max(s.until for one in kept if (s := read_share(one, self.keys, now)))
@@ -125,13 +141,19 @@ class Access:
         return _cookie(SHARES_COOKIE, "~".join(kept), path, int(last - now), secure=request.secure)
 
     def _shares(self, request: Request) -> dict[str, Share]:
-        tokens = request.cookies.get(SHARES_COOKIE, "")[:4096].split("~")[:SHARES_KEPT]
+        tokens = _held(request)
         said = request.headers.get("authorization", "")
         if said[: len(_BEARER)].lower() == _BEARER:
             tokens.append(said[len(_BEARER) :].strip())
         now = time.time()
-        found = (read_share(token, self.keys, now) for token in tokens if token)
-        return {share.job_id: share for share in found if share is not None}
+        found = (read_share(token, self.keys, now) for token in tokens)
+        return joined(share for share in found if share is not None)
+
+
+def _held(request: Request) -> list[str]:
+    """The tokens in the cookie; no more than we put there, for each of them is work."""
+    said = request.cookies.get(SHARES_COOKIE, "")[:COOKIE_CHARS]
+    return [token for token in said.split("~")[:SHARES_KEPT] if token]
 
 
 def _cookie(name: str, value: str, path: str, max_age_s: int, *, secure: bool) -> str:
@@ -144,6 +166,18 @@ def _cookie(name: str, value: str, path: str, max_age_s: int, *, secure: bool) -
     if secure:
         cookie[name]["secure"] = True
     return cookie[name].OutputString()
+
+
+def _name(who: str, said: Any) -> str | None:
+    """What the app has said, as text. What could be the same for two people is refused."""
+    if said is None or said == "":
+        return None
+    if isinstance(said, (str, int, UUID)) and not isinstance(said, bool):
+        return str(said)
+    raise BadInput(
+        f"{who} returned a {type(said).__name__}: return text, a number or a UUID that is this "
+        "user's alone, such as the user's id, or None for nobody"
+    )
 
 
 async def _asked(ask: Ask, request: Any) -> Any:

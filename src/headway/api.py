@@ -7,10 +7,12 @@ words as for an id that nobody has.
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, Protocol
 
@@ -18,8 +20,8 @@ import msgspec
 
 from headway import _sse, pages
 from headway.access import SHARE, Access
-from headway.document import document, tried
-from headway.errors import HeadwayError
+from headway.document import Attempts, Batch, Health, Log, document, tried
+from headway.errors import HeadwayError, NotOpen, StoreError
 from headway.http import (
     JSON,
     NO_STORE,
@@ -37,16 +39,22 @@ from headway.http import (
     waited,
 )
 from headway.job import Attempt, Job, State, is_id
+from headway.limits import Limits
+from headway.openapi import openapi
 from headway.problems import Refused, problem, problem_of
 from headway.settings import Settings
 from headway.stream import Streams
+from headway.surface import OPERATIONS
 from headway.tokens import Viewer
 from headway.watch import Hub
 
 __all__ = ["Api"]
 
 LIST_LIMIT: Final = 50
+REVALIDATED: Final = ("Cache-Control", "public, max-age=0, must-revalidate")
+LASTING: Final = ("Cache-Control", "public, max-age=31536000, immutable")
 FULL_AGAIN_S: Final = 5.0
+HEALTH_S: Final = 2.0  # balancers give up after a few seconds, and must not have to
 
 logger = logging.getLogger("headway.api")
 
@@ -89,11 +97,13 @@ class Api:
         except Refused as refused:
             reply = refused.reply
         except HeadwayError as error:
+            if isinstance(error, NotOpen):
+                logger.error("%s", error)  # it tells the developer what to add
             known = problem_of(error, request.base)
             reply = known or _internal(error)
         except Exception as error:  # identify, or a mistake of ours: nothing of it may be told
             reply = _internal(error)
-        headers = [*reply.headers, *cors(request, self._origins)]
+        headers = [*reply.headers, *cors(request, self._origins), *_fences(reply)]
         return Reply(reply.status, headers, b"" if request.method == "HEAD" else reply.body)
 
     async def _route(self, request: Request) -> Reply:
@@ -119,19 +129,19 @@ class Api:
         job = await self._jobs.get(job_id)
         if not viewer.may_watch(job):
             raise Refused("not_found")
-        if job.expires_at is not None and job.expires_at < time.time():
+        if job.expired(time.time()):
             raise Refused("expired")
         return job, viewer
 
     async def _job(self, request: Request, job_id: str) -> Reply:
         if tokens := request.query.get(SHARE):
-            return self._shared(request, job_id, tokens[0])
+            return await self._shared(request, job_id, tokens[0])
         job, viewer = await self._watchable(request, job_id)
         html = request.wants_html
-        tag = _tag(job, html=html)
+        tag = _tag(job, viewer, html=html)
         if tag in entity_tags(request):
-            job = await self._changed(job, wait_s(request))
-            tag = _tag(job, html=html)
+            job = await self._changed(job, viewer, wait_s(request))
+            tag = _tag(job, viewer, html=html)
         headers = [("ETag", tag), PRIVATE, VARY, NOSNIFF, *_soon(job), *waited(request)]
         if tag in entity_tags(request):
             return Reply(304, headers)
@@ -140,42 +150,46 @@ class Api:
             return Reply(200, [*headers, *pages.HEADERS], pages.job_page(found, request.base))
         return Reply(200, [*headers, JSON], msgspec.json.encode(found))
 
-    def _shared(self, request: Request, job_id: str, token: str) -> Reply:
+    async def _shared(self, request: Request, job_id: str, token: str) -> Reply:
         """Take the token out of the address: it must not stay in histories and logs."""
         cookie = self._access.shares_cookie(request, job_id, token)
-        if cookie is None:
-            raise Refused("not_found")
+        if cookie is None:  # it counts as not sent
+            await self._watchable(request, job_id)
+        kept = [] if cookie is None else [("Set-Cookie", cookie)]
         quiet = ("Referrer-Policy", "no-referrer")
         here = ("Location", f"{request.base}/{job_id}")
-        return Reply(303, [here, ("Set-Cookie", cookie), quiet, NO_STORE, NOSNIFF])
+        return Reply(303, [here, *kept, quiet, NO_STORE, NOSNIFF])
 
     async def _list(self, request: Request) -> Reply:
         viewer = await self._access.viewer(request)
         asked = "id" in request.query
         ids = self._ids(request) if asked else []
+        html = request.wants_html
         found = await self._listed(viewer, ids, asked=asked)
-        tag = _tag_of_all(found)
-        if asked and tag in entity_tags(request) and (seconds := wait_s(request)):
-            await self._any_changed(found, ids, seconds)
+        tag = _tag_of_all(found, viewer, html=html)
+        seconds = wait_s(request) if asked and tag in entity_tags(request) else 0
+        if seconds and await self._any_changed(found, viewer, seconds):
             found = await self._listed(viewer, ids, asked=asked)
-            tag = _tag_of_all(found)
-        headers = [("ETag", tag), PRIVATE, VARY, NOSNIFF, *waited(request)]
+            tag = _tag_of_all(found, viewer, html=html)
+        headers = [("ETag", tag), PRIVATE, VARY, NOSNIFF, *(waited(request) if asked else [])]
         if tag in entity_tags(request):
             return Reply(304, headers)
         documents = [document(job, request.base, viewer) for job in found]
-        if request.wants_html:
+        if html:
             return Reply(200, [*headers, *pages.HEADERS], pages.jobs_page(documents, request.base))
         here = {job.id for job in found}
-        body = {"jobs": documents, "gone": [i for i in ids if i not in here]}
+        body: Batch = {"jobs": documents, "gone": [i for i in ids if i not in here]}
         return Reply(200, [*headers, JSON], msgspec.json.encode(body))
 
     async def _listed(self, viewer: Viewer, ids: list[str], *, asked: bool) -> list[Job]:
-        if not asked:
-            if viewer.owner is None:
-                return []
-            return await self._jobs.list(owner=viewer.owner, limit=LIST_LIMIT)
-        found = await self._jobs.get_all(ids)
-        return [job for job in found if viewer.may_watch(job)]
+        if asked:
+            found = await self._jobs.get_all(ids)
+        elif viewer.owner is not None:
+            found = await self._jobs.list(owner=viewer.owner, limit=LIST_LIMIT)
+        else:
+            found = []
+        now = time.time()
+        return [job for job in found if viewer.may_watch(job) and not job.expired(now)]
 
     async def _result(self, request: Request, job_id: str) -> Reply:
         job, _ = await self._watchable(request, job_id)
@@ -183,7 +197,7 @@ class Api:
 
     async def _log(self, request: Request, job_id: str) -> Reply:
         await self._watchable(request, job_id)
-        found = {"lines": await self._jobs.log(job_id)}
+        found: Log = {"lines": await self._jobs.log(job_id)}
         return Reply(200, [JSON, PRIVATE, VARY, NOSNIFF], msgspec.json.encode(found))
 
     async def _attempts(self, request: Request, job_id: str) -> Reply:
@@ -191,30 +205,55 @@ class Api:
         _, viewer = await self._watchable(request, job_id)
         if not viewer.operator:
             raise Refused("not_found")
-        found = {"attempts": [tried(one) for one in await self._jobs.attempts(job_id)]}
+        found: Attempts = {"attempts": [tried(one) for one in await self._jobs.attempts(job_id)]}
         return Reply(200, [JSON, PRIVATE, VARY, NOSNIFF], msgspec.json.encode(found))
 
     async def _health(self, request: Request) -> Reply:
         """For load balancers: may be asked by everybody, tells nothing of jobs."""
-        took_s = await self._jobs.ping()
-        live = self._jobs.hub.live
-        found = {
-            "status": "ok" if live else "deaf",
-            "store_s": round(took_s, 4),
-            "live": live,
+        hub, store_s = self._jobs.hub, await self._store_s()
+        found: Health = {
+            "status": "ok",
+            "store_s": _rounded(store_s),
+            "lag_s": _rounded(hub.lag_s),
+            "live": hub.live,
             "streams": len(self._streams),
         }
-        return Reply(200 if live else 503, [JSON, NO_STORE, NOSNIFF], msgspec.json.encode(found))
+        if self._streams.draining:
+            found["status"] = "draining"
+        elif store_s is None:
+            found["status"] = "store"
+        elif not hub.live:
+            found["status"] = "deaf"
+        well, headers = found["status"] == "ok", [JSON, NO_STORE, NOSNIFF]
+        if not well:
+            headers.append(("Retry-After", "1"))
+        return Reply(200 if well else 503, headers, msgspec.json.encode(found))
+
+    async def _store_s(self) -> float | None:
+        """How long the store took to answer; None if it is away, or takes too long."""
+        try:
+            async with asyncio.timeout(HEALTH_S):
+                return await self._jobs.ping()
+        except (StoreError, TimeoutError):
+            return None
+
+    async def _openapi(self, request: Request) -> Reply:
+        body, tag = _described(request.base, self._limits)
+        headers = [REVALIDATED, ("ETag", tag), NOSNIFF]
+        if tag in entity_tags(request):
+            return Reply(304, headers)
+        return Reply(200, [*headers, JSON], body)
 
     async def _static(self, request: Request, name: str) -> Reply:
         file = pages.static(name)
-        if file is None:
+        version = request.query.get("v", [""])[0]
+        if file is None or version not in {"", pages.VERSION}:  # a mixture might do anything
             return problem("no_file")
         zipped = "gzip" in request.headers.get("accept-encoding", "")
         tag = f'"{file.digest}{"-gz" if zipped else ""}"'
         headers = [
             ("Content-Type", file.kind),
-            ("Cache-Control", "public, max-age=0, must-revalidate"),
+            LASTING if version else REVALIDATED,
             ("ETag", tag),
             ("Vary", "Accept-Encoding"),
             ("Cross-Origin-Resource-Policy", "cross-origin" if self._origins else "same-origin"),
@@ -262,16 +301,13 @@ class Api:
         self, request: Request, job: Job, *, to: str | None = None, replayed: bool = False
     ) -> Reply:
         """The answer to the request that started *job*; see `Headway.reply()`."""
-        if request.wants_html:
-            return self._seen(request, job, to)
         viewer = Viewer(job.owner)
         again = [("Idempotency-Replayed", "true")] if replayed else []
-        if "hx-request" in request.headers:
-            found = document(job, request.base, viewer)
-            html = pages.bar(found, {}).encode()
-            return Reply(202, [*again, *pages.FRAGMENT, NO_STORE, NOSNIFF], html)
+        if request.wants_fragment or request.wants_html:
+            reply = self._told(request, job, viewer, 202, to=to)
+            return Reply(reply.status, [*reply.headers, *again], reply.body)
         if (seconds := wait_s(request)) and not job.state.terminal:
-            job = await self._ended(job, seconds)
+            job = await self._ended(job, viewer, seconds)
         applied = [*again, *waited(request)]
         if seconds and job.state.terminal:
             reply = _result_of(job)
@@ -280,27 +316,28 @@ class Api:
         reply = self._told(request, job, viewer, 202)
         return Reply(reply.status, [*reply.headers, *applied], reply.body)
 
-    def _told(self, request: Request, job: Job, viewer: Viewer, status: int) -> Reply:
-        """A job as the answer to a change: its page for a form, else its document."""
-        if request.wants_html:
-            return self._seen(request, job)
-        found = document(job, request.base, viewer)
+    def _told(
+        self, request: Request, job: Job, viewer: Viewer, status: int, *, to: str | None = None
+    ) -> Reply:
+        """A job as the answer to a change: its bar for htmx, its page for a form, else as JSON."""
         here = ("Location", f"{request.base}/{job.id}")
-        headers = [here, NO_STORE, JSON, NOSNIFF, *_soon(job)]
-        return Reply(status, headers, msgspec.json.encode(found))
-
-    def _seen(self, request: Request, job: Job, to: str | None = None) -> Reply:
-        return Reply(303, [("Location", to or f"{request.base}/{job.id}"), NO_STORE])
+        if request.wants_html and not request.wants_fragment:
+            return Reply(303, [("Location", to) if to else here, NO_STORE])
+        found = document(job, request.base, viewer)
+        headers = [here, NO_STORE, NOSNIFF, *_soon(job)]
+        if request.wants_fragment:
+            return Reply(status, [*headers, *pages.FRAGMENT], pages.bar(found, {}).encode())
+        return Reply(status, [*headers, JSON], msgspec.json.encode(found))
 
     # ── waiting ─────────────────────────────────────────────────────────────────────────────
 
     def _ids(self, request: Request) -> list[str]:
-        ids = list(dict.fromkeys(request.query.get("id", [])))
+        ids = request.query.get("id", [])
         if not ids:
             raise Refused("no_ids")
         if len(ids) > (most := self._limits.ids_per_stream):
             raise Refused("too_many_ids", detail=f"At most {most} at a time.", limit=most)
-        return ids
+        return list(dict.fromkeys(ids))
 
     async def _events(self, request: Request, job_id: str) -> Reply:
         return await self._stream(request, [job_id], single=True)
@@ -311,6 +348,7 @@ class Api:
     async def _stream(self, request: Request, ids: list[str], *, single: bool) -> Reply:
         if not from_here(request, self._origins):
             raise Refused("cross_origin")
+        since = self._streams.revocations
         if single:
             _, viewer = await self._watchable(request, ids[0])
         else:
@@ -328,56 +366,80 @@ class Api:
         if (full := self._streams.full(viewer)) is not None:
             raise Refused(full, again_s=FULL_AGAIN_S)
         watcher = self._jobs.hub.watcher(ids)
-        stream = self._streams.serve(watcher, viewer, request.base, single=single)
+        stream = self._streams.serve(watcher, viewer, request.base, single=single, since=since)
         return Reply(200, headers, stream)
 
-    async def _changed(self, job: Job, seconds: float) -> Job:
+    async def _changed(self, job: Job, viewer: Viewer, seconds: float) -> Job:
         """The job after its next change, or as it is after *seconds*."""
-        return await self._until(job, seconds, lambda seen: seen.rev > job.rev)
+        now = await self._until(job, viewer, seconds, lambda seen: seen.rev > job.rev)
+        if now is None:
+            raise Refused("not_found")
+        return now
 
-    async def _ended(self, job: Job, seconds: float) -> Job:
+    async def _ended(self, job: Job, viewer: Viewer, seconds: float) -> Job:
         """The job when it has ended, or as it is after *seconds*."""
-        return await self._until(job, seconds, lambda seen: seen.state.terminal)
+        return await self._until(job, viewer, seconds, lambda seen: seen.state.terminal) or job
 
-    async def _until(self, job: Job, seconds: float, good: Callable[[Job], bool]) -> Job:
-        until = time.monotonic() + seconds
-        with self._jobs.hub.watcher([job.id]) as watcher:
-            while (left := until - time.monotonic()) > 0 and not self._streams.draining:
-                await watcher.wait(left)
-                for _, seen in watcher.take():
+    async def _until(
+        self, job: Job, viewer: Viewer, seconds: float, good: Callable[[Job], bool]
+    ) -> Job | None:
+        with self._streams.poll(self._jobs.hub.watcher([job.id]), viewer, seconds) as poll:
+            while await poll.wait():
+                for _, seen in poll.watcher.take():
                     if seen.job is None:
-                        return job
+                        return None
                     job = seen.job
                     if good(job):
                         return job
         return job
 
-    async def _any_changed(self, found: list[Job], ids: list[str], seconds: float) -> None:
+    async def _any_changed(self, found: list[Job], viewer: Viewer, seconds: float) -> bool:
+        # Those that the viewer may not watch are not waited for: when they change is not told.
         revs = {job.id: job.rev for job in found}
-        until = time.monotonic() + seconds
-        with self._jobs.hub.watcher(ids) as watcher:
-            while (left := until - time.monotonic()) > 0 and not self._streams.draining:
-                await watcher.wait(left)
-                for job_id, seen in watcher.take():
-                    if (seen.job.rev if seen.job else None) != revs.get(job_id):
-                        return
+        with self._streams.poll(self._jobs.hub.watcher(revs), viewer, seconds) as poll:
+            while revs and await poll.wait():
+                for job_id, seen in poll.watcher.take():
+                    if seen.job is None or seen.job.rev != revs[job_id]:
+                        return True
+        return False
 
 
 _Handler = Callable[..., Awaitable[Reply]]
-_ROUTES: Final[tuple[tuple[tuple[str, ...], Mapping[str, _Handler]], ...]] = (
-    ((), {"GET": Api._list}),
-    (("events",), {"GET": Api._all_events}),
-    (("health",), {"GET": Api._health}),
-    (("static", "*"), {"GET": Api._static}),
-    (("*",), {"GET": Api._job, "DELETE": Api._forget}),
-    (("*", "events"), {"GET": Api._events}),
-    (("*", "result"), {"GET": Api._result}),
-    (("*", "log"), {"GET": Api._log}),
-    (("*", "attempts"), {"GET": Api._attempts}),
-    (("*", "cancel"), {"POST": Api._cancel}),
-    (("*", "retry"), {"POST": Api._retry}),
-)
+_HANDLERS: Final[Mapping[str, _Handler]] = {
+    "list": Api._list,
+    "watch_many": Api._all_events,
+    "health": Api._health,
+    "openapi": Api._openapi,
+    "static": Api._static,
+    "get": Api._job,
+    "forget": Api._forget,
+    "watch": Api._events,
+    "result": Api._result,
+    "log": Api._log,
+    "attempts": Api._attempts,
+    "cancel": Api._cancel,
+    "retry": Api._retry,
+}
+
+
+def _routes() -> dict[tuple[str, ...], dict[str, _Handler]]:
+    found: dict[tuple[str, ...], dict[str, _Handler]] = {}
+    for one in OPERATIONS:
+        parts = [part for part in one.path.split("/") if part]
+        shape = tuple("*" if part.startswith("{") else part for part in parts)
+        found.setdefault(shape, {})[one.method] = _HANDLERS[one.name]
+    return found
+
+
+_ROUTES: Final = tuple(_routes().items())
 """What is where; "*" is handed to the handler. HEAD is GET without the body."""
+
+
+@lru_cache(maxsize=8)
+def _described(base: str, limits: Limits) -> tuple[bytes, str]:
+    """The OpenAPI document, and its tag."""
+    body = msgspec.json.encode(openapi(base, limits))
+    return body, f'"{blake2b(body, digest_size=9).hexdigest()}"'
 
 
 def _matched(shape: Sequence[str], parts: Sequence[str]) -> list[str] | None:
@@ -392,6 +454,24 @@ def _matched(shape: Sequence[str], parts: Sequence[str]) -> list[str] | None:
 def _not_allowed(handlers: Mapping[str, _Handler]) -> Reply:
     methods = ", ".join(["GET, HEAD" if name == "GET" else name for name in handlers])
     return problem("method_not_allowed", detail=f"Only {methods}.", headers=[("Allow", methods)])
+
+
+def _fences(reply: Reply) -> list[tuple[str, str]]:
+    """Keep what is answered out of the frames, images and scripts of other sites."""
+    if reply.status == 304:  # it would replace what stands in the browser's copy
+        return []
+    said = {name for name, _ in reply.headers}
+    return [(name, value) for name, value in _FENCES if name not in said]
+
+
+_FENCES: Final = (
+    ("Content-Security-Policy", "frame-ancestors 'none'"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+)
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 4)
 
 
 def _internal(error: Exception) -> Reply:
@@ -413,13 +493,16 @@ def _result_of(job: Job) -> Reply:
     return Reply(200, [*headers, JSON], msgspec.json.encode(job.result))
 
 
-def _tag(job: Job, *, html: bool) -> str:
-    return f'"{job.rev}-page-{pages.VERSION}"' if html else f'"{job.rev}"'
+def _tag(job: Job, viewer: Viewer, *, html: bool) -> str:
+    # The links of a document, and with them the page, are what the viewer may do.
+    may = 2 * viewer.may_change(job) + viewer.may_cancel(job)
+    return f'"{job.rev}.{may}{f"-page-{pages.VERSION}" if html else ""}"'
 
 
-def _tag_of_all(jobs: list[Job]) -> str:
-    said = " ".join(f"{job.id}:{job.rev}" for job in jobs).encode()
-    return f'"{blake2b(said, digest_size=12).hexdigest()}"'
+def _tag_of_all(jobs: list[Job], viewer: Viewer, *, html: bool) -> str:
+    kind = f"page {pages.VERSION}" if html else "documents"
+    said = " ".join([kind, *(f"{job.id}:{_tag(job, viewer, html=html)}" for job in jobs)])
+    return f'"{blake2b(said.encode(), digest_size=12).hexdigest()}"'
 
 
 def _soon(job: Job) -> list[tuple[str, str]]:

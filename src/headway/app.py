@@ -8,29 +8,32 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
-from headway import pages
+from headway import environment, moment, pages
 from headway._link import url_of
 from headway.access import SHARE, Access, Visit
 from headway.api import Api
-from headway.asgi import App, Asgi, Scope, Wrap, request_of
+from headway.asgi import Answer, AnyApp, Asgi, Scope, request_of
+from headway.context import About, about, current_about
 from headway.document import document
-from headway.errors import BadInput, JobNotFound
+from headway.errors import BadInput, HeadwayError, JobNotFound, NotOpen
 from headway.gate import Asker
 from headway.http import Reply, Request, from_here, idempotency_key
 from headway.job import Job
 from headway.limits import Limits
 from headway.local import LocalEngine
+from headway.moment import Moment
 from headway.problems import Refused, problem_of
 from headway.secret import kept_secret, weak
 from headway.service import Service
-from headway.settings import CONCURRENCY, DRAIN_S, KEEP_S, LEASE_S, Ask, Settings
+from headway.settings import CONCURRENCY, DRAIN_S, KEEP_S, LEASE_S, PREFIX, Ask, Settings
+from headway.task import Start
 from headway.tokens import Viewer
+from headway.wrap import Within, Wrap
 
 __all__ = ["Headway"]
 
@@ -38,19 +41,18 @@ SHARE_S: Final = 86_400.0
 
 logger = logging.getLogger("headway")
 
-_visit: ContextVar[Visit | None] = ContextVar("headway_visit", default=None)
-
 
 class Headway(Service):
     """Runs tasks behind an async web app and shows how far they are.
 
     Open it in the app's lifespan (the doors do) or with `async with headway:`. Tasks may be
-    registered before and after.
+    registered before and after. If it serves, url, prefix, state_dir and secret that are not
+    given are read from HEADWAY_URL, HEADWAY_PREFIX, HEADWAY_STATE_DIR and HEADWAY_SECRET.
 
     Args:
         url: where the store is: redis://, rediss://, valkey:// or unix://. None starts the
             embedded Valkey, or joins the one that another process of this app has started.
-        prefix: begins every key; apps that share a store need one each.
+        prefix: begins every key, "headway" by default; apps that share a store need one each.
         state_dir: where the embedded Valkey and the generated secret live; by default
             `.headway` in the working directory.
         engine: where jobs run; None makes a `LocalEngine`, which runs them in this process.
@@ -80,13 +82,13 @@ class Headway(Service):
         self,
         url: str | None = None,
         *,
-        prefix: str = "headway",
+        prefix: str | None = None,
         state_dir: str | os.PathLike[str] | None = None,
         engine: LocalEngine | None = None,
         identify: Ask | None = None,
         operator: Ask | None = None,
         rate_key: Ask | None = None,
-        secret: str | Sequence[str] | None = None,
+        secret: str | bytes | Sequence[str | bytes] | None = None,
         origins: Sequence[str] = (),
         limits: Limits | None = None,
         lease_s: float = LEASE_S,
@@ -97,7 +99,7 @@ class Headway(Service):
     ) -> None:
         settings = Settings(
             url=url_of(url) if url else None,
-            prefix=prefix,
+            prefix=PREFIX if prefix is None else prefix,
             state_dir=state_dir,
             engine=engine,
             identify=identify,
@@ -113,54 +115,75 @@ class Headway(Service):
             path=path,
         )
         super().__init__(settings)
+        said = {"url": url, "prefix": prefix, "state_dir": state_dir, "secret": secret}
+        self._given = {name for name, value in said.items() if value is not None}
         self._access = Access(settings)
         self._api = Api(self, self._access, self.streams, settings)
         self._asgi = Asgi(self._answer, self.lifespan, self._native)
         self._serves = False
 
-    def _settle(self, settings: Settings) -> None:
-        """Take other settings: those that a door has found in the app's own."""
-        self._settings = settings
+    def _settle(self, found: dict[str, Any]) -> None:
+        """Take the options that a door has found in the app's own settings."""
+        self._given |= found.keys()
+        self._settings = settings = replace(self._settings, **found)
         self._access = Access(settings)
         self._api = Api(self, self._access, self.streams, settings)
 
     # ── serving ───────────────────────────────────────────────────────────────────────────────
 
     @property
-    def asgi(self) -> App:
+    def asgi(self) -> AnyApp:
         """The surface as an ASGI app; mount it at *path*."""
-        self._serves = True
+        self._serve()
         return self._asgi
 
-    def wrap(self, app: App) -> App:
-        """Around a whole ASGI app: serves the surface at *path*, opens and closes with the app,
-        and lets `start()` in the app's routes know who asks. For frameworks without a door."""
-        return Wrap(app, self.asgi, self._settings.mount, self.lifespan, self._around)
+    def wrap(self, app: AnyApp) -> AnyApp:
+        """Around a whole ASGI app, for frameworks without a door: Litestar, Django and others.
 
-    @contextmanager
-    def _around(self, scope: Scope) -> Iterator[Callable[[], list[tuple[str, str]]]]:
-        """While the app handles a request: it is the current one. See `Wrap`."""
-        request = request_of(scope, self._native(scope))
-        base = f"{request.base.rstrip('/')}{self._settings.mount}"
-        visit = Visit(replace(request, base=base))
-        token = _visit.set(visit)
-        try:
-            yield lambda: self._cookies(visit)
-        finally:
-            _visit.reset(token)
+        Serves the surface at *path*, before the app and its middleware see the request. Opens
+        when the app has started, and closes before the app stops, so that jobs may use what the
+        app holds; an app without a lifespan is served, too. `start()` in the app's routes and
+        websockets knows who asks.
+
+        What `start()`, `mine()` and `reply()` refuse is answered with a problem document, even
+        where the framework has made an answer 500 of it. For what other calls raise (`cancel()`,
+        `get()`), the framework's own way with errors is asked: no more can be known from outside.
+        """
+        return Wrap(app, self._around, self.asgi, self._settings.mount, self.lifespan)
+
+    def middleware(self, app: AnyApp) -> AnyApp:
+        """ASGI middleware, for frameworks that mount `asgi` themselves: `start()` and `visitor()`
+        know the current request. Let it be the innermost, so that `identify` sees what the
+        others have found out."""
+        self._serve()
+        return Within(app, self._around)
+
+    def _serve(self) -> None:
+        """From now on it serves, and needs what signs; at the latest when it opens."""
+        if self._runtime is not None and not self._serves:
+            self._access.keys = self._secrets()
+        self._serves = True
+
+    def _around(self, scope: Scope) -> AbstractContextManager[Moment]:
+        def understand() -> Request:
+            request = request_of(scope, self._native(scope))
+            return replace(request, base=f"{request.base.rstrip('/')}{self._settings.mount}")
+
+        return moment.entered(Moment(self, understand, self._cookies, self._refusal))
 
     def _cookies(self, visit: Visit) -> list[tuple[str, str]]:
         """The header that gives a new visitor the cookie that makes the first job theirs."""
         cookie = self._access.set_cookie(visit)
-        return [] if cookie is None else [("Set-Cookie", cookie)]
+        if cookie is None:
+            return []
+        # A shared cache that kept this answer would make one visitor of all.
+        return [("Set-Cookie", cookie), ("Cache-Control", "private"), ("Vary", "Cookie")]
 
     async def _answer(self, request: Request) -> Reply:
         """Answer a request to the surface."""
-        token = _visit.set(Visit(request))
-        try:
+        now = Moment(self, lambda: request, self._cookies, self._refusal)
+        with moment.entered(now), about(self._about()):
             return await self._api.answer(request)
-        finally:
-            _visit.reset(token)
 
     def _native(self, scope: Any) -> Any:
         """The framework's request, for `identify` and `operator`; here the ASGI scope."""
@@ -170,15 +193,21 @@ class Headway(Service):
 
     def _current(self) -> Visit | None:
         """The request that is being handled here and now."""
-        return _visit.get()
+        return moment.current(self)
 
     def _visiting(self) -> Visit:
         if (visit := self._current()) is None:
             raise BadInput(
-                "there is no current request here. Call this in a route of an app that a door, or "
-                "headway.wrap(app), stands around."
+                "there is no current request here. Call this in a route of an app that a door, "
+                "headway.wrap(app) or headway.middleware stands around."
             )
         return visit
+
+    def _about(self) -> About:
+        now = current_about()
+        if now.request_id is None and (visit := self._current()) is not None:
+            return now._replace(request_id=visit.request_id)
+        return now
 
     async def _asker(self) -> Asker | None:
         visit = self._current()
@@ -191,8 +220,23 @@ class Headway(Service):
             except ValueError:
                 raise Refused("bad_key") from None
             rate_key = await self._access.rate_key(visit.request, owner)
-            visit.asker = Asker(owner, rate_key, key)
+            return visit.asks(Asker(owner, rate_key, key))
         return visit.asker
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """Remember what is refused here, for those who see of the app only its answer."""
+        try:
+            yield
+        except (HeadwayError, Refused) as error:
+            if (visit := self._current()) is not None:
+                visit.refused = error
+            raise
+
+    async def begin(self, start: Start) -> Job:
+        """Accept what a task's `start()` says; the tasks call it."""
+        with self._noting():
+            return await super().begin(start)
 
     async def visitor(self) -> str | None:
         """Who asks now. A new visitor gets a name, and the cookie that carries it.
@@ -207,11 +251,12 @@ class Headway(Service):
         Raises:
             JobNotFound: there is no such job, or it is someone else's.
         """
-        viewer = await self._access.viewer(self._visiting().request)
-        job = await self.get(job_id)
-        if not viewer.may_watch(job):
-            raise JobNotFound(job_id)
-        return job
+        with self._noting():
+            viewer = await self._access.viewer(self._visiting().request)
+            job = await self.get(job_id)
+            if not viewer.may_watch(job):
+                raise JobNotFound(job_id)
+            return job
 
     def same_origin(self) -> bool:
         """False if a browser sends the current request on behalf of another site."""
@@ -235,7 +280,7 @@ class Headway(Service):
         return f"{self._base()}/{job_id}?{SHARE}={token}"
 
     def bar(self, job: Job, **attributes: str | bool) -> str:
-        """The bar of *job* as HTML, with the script it needs.
+        """The bar of *job* as HTML, with the script it needs; templates put it there as it is.
 
         Args:
             job: as of now; the page shows it before any script has run.
@@ -243,7 +288,7 @@ class Headway(Service):
         """
         base = self._base()
         found = document(job, base, Viewer(job.owner))
-        return pages.script(base) + pages.bar(found, attributes)
+        return pages.Html(pages.script(base) + pages.bar(found, attributes))
 
     async def reply(
         self, job: Job, request: Request | None = None, *, to: str | None = None
@@ -252,21 +297,26 @@ class Headway(Service):
 
         202 with `Location`, `Retry-After` and the status document. For a form that a browser has
         sent, 303 to the job's page, or to *to*; for htmx, the bar. With `Prefer: wait=5`, if the
-        job succeeds so soon, its result. Doors return their framework's response; here it is a
-        `Reply`, made for *request* or else for the current one.
+        job succeeds so soon, its result. Doors return their framework's response; here it is an
+        `Answer` to *request*, or else to the current one: an ASGI app with `status`, `headers`
+        and `body`.
         """
         visit = self._current()
         if request is None:
             request = visit.request if visit else Request("POST", "/", self._settings.mount)
         replayed = visit is not None and visit.asker is not None and visit.asker.replayed
-        return self._response(await self._api.accepted(request, job, to=to, replayed=replayed))
+        with self._noting():
+            reply = await self._api.accepted(request, job, to=to, replayed=replayed)
+        return self._response(reply)
 
     def _response(self, reply: Reply) -> Any:
-        """The framework's response; here the `Reply` itself."""
-        return reply
+        """The framework's response."""
+        return Answer(reply.status, reply.headers, reply.body)
 
     def _refusal(self, error: Exception) -> Any:
         """The response to a request in which *error* was raised; None if it is not ours to say."""
+        if isinstance(error, NotOpen):
+            logger.error("%s", error)  # it tells the developer what to add
         reply = problem_of(error, self._base())
         return None if reply is None else self._response(reply)
 
@@ -277,17 +327,20 @@ class Headway(Service):
     # ── opening ───────────────────────────────────────────────────────────────────────────────
 
     async def _open(self) -> None:
+        if self._serves:
+            self._settings = replace(self._settings, **environment.found(self._given))
         self._access.keys = self._secrets() if self._serves else self._settings.secrets
         await super()._open()
 
     def _secrets(self) -> list[str]:
         settings = self._settings
         own_store = settings.url is not None
-        if own_store and (guessed := weak(settings.secrets)) is not None:
-            raise BadInput(
-                f"secret {guessed[:3]}… is a default, or shorter than 16 characters: everybody "
-                f"could sign in as anybody. {_CURE}"
-            )
+        if (number := weak(settings.secrets)) is not None:
+            which = f"secret {number + 1} of {len(settings.secrets)}"
+            said = f"{which} is a default, or short: who guesses it can sign in as anybody. {_CURE}"
+            if own_store:
+                raise BadInput(said)
+            logger.warning(said)
         if settings.identify is None:
             logger.warning(
                 "identify is not set: visitors are told apart by a signed cookie. If your app has "

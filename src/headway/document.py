@@ -1,17 +1,150 @@
-"""The status document: a job as clients see it, the same in answers, events and pages. Pure."""
+"""The status document: a job as clients see it, the same in answers, events and pages. Pure.
+
+The shapes stand here as types. The types of the code, the OpenAPI document and the docs are made
+of them, so that none can say what another does not.
+"""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict, overload
 
-from headway.job import Attempt, Job, State
+from msgspec import Meta
+
+from headway.job import ID, Attempt, Failure, Job, StageReading, State
 from headway.tokens import Viewer
 
-__all__ = ["document", "rfc3339", "tried"]
+__all__ = [
+    "Attempts", "Batch", "Bye", "Document", "End", "Gone", "Health", "Heartbeat", "Links", "Log",
+    "Measure", "Tried", "document", "rfc3339", "tried",
+]  # fmt: skip
+
+Id = Annotated[str, Meta(pattern=f"^{ID}$")]
+Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+Path = Annotated[str, Meta(extra_json_schema={"format": "uri-reference"})]
+Ratio = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(ge=0)]
+Amount = Annotated[float, Meta(ge=0)]
 
 
-def document(job: Job, base: str, viewer: Viewer) -> dict[str, Any]:
+class Measure(TypedDict):
+    """How far a job is. `ratio` is null while the size of the work is unknown; it never falls
+    within an attempt, and is 1 only when the job has succeeded."""
+
+    done: Amount
+    total: Amount | None
+    ratio: Ratio | None
+    unit: str | None
+    rate_per_s: Amount | None
+    stages: tuple[StageReading, ...]
+
+
+class Links(TypedDict):
+    """Where to go on; null is what the viewer may not do now, or what is not there."""
+
+    self: Path
+    events: Path
+    log: Path
+    cancel: Path | None
+    result: Path | None
+    retry: Path | None
+
+
+class Document(TypedDict):
+    """A job. `rev` rises with every change: of two documents the higher one is newer."""
+
+    id: Id
+    task: str
+    title: str
+    state: State
+    rev: Count
+    attempt: Count
+    max_attempts: Count
+    progress: Measure
+    note: str | None
+    eta_s: Amount | None
+    stalled: bool
+    cancel_requested: bool
+    resumed_ratio: Ratio | None
+    retry_at: Time | None
+    created_at: Time
+    started_at: Time | None
+    updated_at: Time
+    finished_at: Time | None
+    expires_at: Time | None
+    error: Failure | None
+    result: Any
+    links: Links
+
+
+class Batch(TypedDict):
+    """Several jobs. `gone` are those of the ids that are unknown, expired or someone else's."""
+
+    jobs: list[Document]
+    gone: list[str]
+
+
+class Log(TypedDict):
+    """The newest lines of a job's log, oldest first."""
+
+    lines: list[str]
+
+
+class Tried(TypedDict):
+    """An attempt that is over, as operators see it."""
+
+    attempt: Count
+    outcome: str
+    worker: str
+    began_at: Time | None
+    ended_at: Time | None
+    error: Failure | None
+    trace: str | None
+
+
+class Attempts(TypedDict):
+    """The attempts of a job that are over, oldest first."""
+
+    attempts: list[Tried]
+
+
+class Health(TypedDict):
+    """How this process is. "draining": it is about to stop; "store": its store does not answer in
+    time; "deaf": it reaches the store, but hears of no changes just now. `lag_s`: no change that
+    watchers have not heard of is older; null if that is not known yet."""
+
+    status: Literal["ok", "draining", "store", "deaf"]
+    store_s: Amount | None
+    lag_s: Amount | None
+    live: bool
+    streams: Count
+
+
+class Heartbeat(TypedDict):
+    """A sign of life. `live` is false while the server has lost its store: what is shown may be
+    old."""
+
+    now: Time
+    live: bool
+
+
+class Gone(TypedDict):
+    """This job is unknown, expired, forgotten or someone else's."""
+
+    id: str
+
+
+class End(TypedDict):
+    """All jobs of the stream are over. Whoever comes back with this event's id gets 204."""
+
+
+class Bye(TypedDict):
+    """The stream ends, the jobs do not: connect again."""
+
+    reason: Literal["drain", "age", "revoked"]
+
+
+def document(job: Job, base: str, viewer: Viewer) -> Document:
     """The status document: the same in answers, events and pages. Times are RFC 3339, UTC.
 
     Only its links depend on who asks: they name what the viewer may do now.
@@ -60,7 +193,7 @@ def document(job: Job, base: str, viewer: Viewer) -> dict[str, Any]:
     }
 
 
-def tried(attempt: Attempt) -> dict[str, Any]:
+def tried(attempt: Attempt) -> Tried:
     """An attempt that is over, as operators see it."""
     return {
         "attempt": attempt.attempt,
@@ -73,6 +206,12 @@ def tried(attempt: Attempt) -> dict[str, Any]:
     }
 
 
+@overload
+def rfc3339(seconds: float) -> str: ...
+@overload
+def rfc3339(seconds: None) -> None: ...
+@overload
+def rfc3339(seconds: float | None) -> str | None: ...
 def rfc3339(seconds: float | None) -> str | None:
     if seconds is None:
         return None

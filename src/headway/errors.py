@@ -13,7 +13,8 @@
     │   ├── TooMany              … its owner has, or starts, too many
     │   ├── AlreadyRunning       … its key is taken, and `using(if_running="refuse")` was said
     │   ├── KeyInFlight          … the request with this Idempotency-Key is still being handled
-    │   └── KeyReused            … its Idempotency-Key was used for something else
+    │   ├── KeyReused            … its Idempotency-Key was used for something else
+    │   └── KeySpent             … its Idempotency-Key started a job that is gone
     ├── ServerError              the embedded Valkey cannot run here
     ├── JobNotFound              no such job, or it has expired
     ├── JobNotFinished           its result was asked for too early
@@ -39,6 +40,7 @@ __all__ = [
     "JobNotFound",
     "KeyInFlight",
     "KeyReused",
+    "KeySpent",
     "NotOpen",
     "ServerError",
     "StartRefused",
@@ -62,8 +64,11 @@ class NotOpen(HeadwayError):
     def __init__(self, act: str) -> None:
         super().__init__(
             f"cannot {act}: Headway is not open. Open it with the app (Headway(app) or "
-            "init_app(app) in Quart, lifespan=headway.lifespan elsewhere) or by hand with "
-            "'async with headway:'. In a Quart test, use 'async with app.test_app():'."
+            "init_app(app) in Quart, Starlette and FastAPI, headway.wrap(app) or "
+            "lifespan=headway.lifespan elsewhere) or by hand with 'async with headway:'. An app "
+            "that is mounted in another one is not opened with it: open it in the outer one. In a "
+            "test, the lifespan has to run: 'async with app.test_app():' in Quart, "
+            "'with TestClient(app):' in Starlette and FastAPI."
         )
 
 
@@ -123,6 +128,10 @@ class KeyInFlight(StartRefused):
 
 class KeyReused(StartRefused):
     """The Idempotency-Key was used before, with another task or other arguments."""
+
+
+class KeySpent(StartRefused):
+    """The Idempotency-Key was used before, and the job of then was forgotten or has expired."""
 
 
 class ServerError(HeadwayError):

@@ -6,7 +6,8 @@ It holds for what requests start; code of the app that starts jobs by itself is 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final
@@ -14,8 +15,9 @@ from typing import Any, Final
 from headway._link import Call, Link
 from headway.errors import KeyInFlight, KeyReused, TooMany
 from headway.job import Job
+from headway.keys import Keys
 from headway.limits import Limits
-from headway.store import SCRIPTS, Keys
+from headway.store import SCRIPTS
 
 __all__ = ["Asker", "Gate", "Reservation"]
 
@@ -32,15 +34,25 @@ class Asker:
         owner: who asks.
         rate_key: whose starts are counted together.
         key: the Idempotency-Key, if one was sent.
-        started: how many starts the request has made.
+        starts: how many the request has made.
         replayed: one of them had been made before, by the same request sent earlier.
     """
 
     owner: str | None
     rate_key: str | None
     key: str | None = None
-    started: int = 0
+    starts: int = 0
     replayed: bool = False
+
+    @contextmanager
+    def start(self) -> Iterator[int]:
+        """Around one start: its number in the request. One that fails has not been made."""
+        number, self.starts = self.starts, self.starts + 1
+        try:
+            yield number
+        except BaseException:
+            self.starts = number
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +81,8 @@ class Gate:
         if self._counts(asker.owner):
             calls.append(self._admit(str(asker.owner), job_id))
         if (pace := self._limits.starts_per_minute) is not None and asker.rate_key is not None:
-            calls.append(Call(SCRIPTS["pace"], (1, self._key("pace", asker.rate_key), pace)))
+            name = self._key("pace", f"{pace} {asker.rate_key}")
+            calls.append(Call(SCRIPTS["pace"], (1, name, pace)))
         return calls
 
     async def check(
@@ -123,8 +136,8 @@ class Gate:
 
     # ── once ──────────────────────────────────────────────────────────────────────────────────
 
-    async def reserve(self, asker: Asker, about: str) -> Reservation:
-        """Take the request's Idempotency-Key for one start. One round trip.
+    async def reserve(self, asker: Asker, number: int, about: str) -> Reservation:
+        """Take the request's Idempotency-Key for its *number*-th start. One round trip.
 
         Source: draft-ietf-httpapi-idempotency-key-header: another payload, and one that is being
         handled, are refused.
@@ -135,7 +148,7 @@ class Gate:
         Raises:
             KeyReused, KeyInFlight: see there.
         """
-        said = f"{asker.owner}\n{asker.started}\n{asker.key}"
+        said = f"{asker.owner}\n{number}\n{asker.key}"
         name, token = self._key("once", said), secrets.token_hex(8)
         act = Call(SCRIPTS["reserve"], (1, name, _digest(about), token, round(BUSY_S * 1000)))
         word, *job = await self._link.call(act)

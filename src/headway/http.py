@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 __all__ = [
-    "JSON", "NOSNIFF", "NO_STORE", "PRIVATE", "VARY", "Reply", "Request",
+    "JSON", "NOSNIFF", "NO_STORE", "PRIVATE", "VARY", "Pieces", "Reply", "Request",
     "cors", "entity_tags", "from_here", "idempotency_key", "preflight", "safe_url", "wait_s",
     "waited",
 ]  # fmt: skip
@@ -19,7 +20,7 @@ NO_STORE: Final = ("Cache-Control", "no-store")
 PRIVATE: Final = ("Cache-Control", "private, no-cache")
 JSON: Final = ("Content-Type", "application/json")
 NOSNIFF: Final = ("X-Content-Type-Options", "nosniff")
-VARY: Final = ("Vary", "Accept, Cookie")
+VARY: Final = ("Vary", "Accept, Cookie, Authorization")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,12 @@ class Request:
     method: str
     path: str
     base: str
-    headers: Mapping[str, str] = field(default_factory=dict)
-    query: Mapping[str, list[str]] = field(default_factory=dict)
-    cookies: Mapping[str, str] = field(default_factory=dict)
+    # Not in the repr: these hold cookies and tokens, and a repr ends up in logs.
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    query: Mapping[str, list[str]] = field(default_factory=dict, repr=False)
+    cookies: Mapping[str, str] = field(default_factory=dict, repr=False)
     secure: bool = False
-    native: Any = None
+    native: Any = field(default=None, repr=False)
 
     @property
     def wants_html(self) -> bool:
@@ -49,14 +51,29 @@ class Request:
         accept = self.headers.get("accept", "")
         return "text/html" in accept and "application/json" not in accept
 
+    @property
+    def wants_fragment(self) -> bool:
+        """True for htmx that puts the answer into its page, and not in the place of it."""
+        whole = "hx-boosted" in self.headers or self.headers.get("hx-request-type") == "full"
+        return "hx-request" in self.headers and not whole
+
+
+class Pieces(Protocol):
+    """A body that comes piece by piece. A door sends each with patience, and closes it."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+    async def __anext__(self) -> bytes: ...
+    async def aclose(self) -> None: ...
+    def patience(self) -> AbstractAsyncContextManager[Any]: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a door has to send. A stream body ends by itself, or when the door closes it."""
+    """What a door has to send. A body of pieces ends by itself, or when the door closes it."""
 
     status: int
-    headers: list[tuple[str, str]]
-    body: bytes | AsyncIterator[bytes] = b""
+    headers: list[tuple[str, str]] = field(repr=False)
+    body: bytes | Pieces = field(default=b"", repr=False)
 
 
 def entity_tags(request: Request) -> set[str]:
@@ -85,6 +102,8 @@ def safe_url(result: Any) -> str | None:
     url = result.get("url") if isinstance(result, dict) else None
     if not isinstance(url, str) or any(ord(c) <= 0x20 or c in "\\\x7f" for c in url):
         return None
+    if url.startswith("//"):  # browsers take every number of slashes for the begin of a host
+        return None
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -110,9 +129,10 @@ def from_here(request: Request, origins: Sequence[str] = ()) -> bool:
     if origin is None:
         return True
     try:
-        return urlsplit(origin).netloc == request.headers.get("host")
+        host = urlsplit(origin).netloc
     except ValueError:
         return False
+    return bool(host) and host == request.headers.get("host")
 
 
 _EXPOSED: Final = "Location, Retry-After, ETag, Preference-Applied, Idempotency-Replayed"
@@ -137,10 +157,13 @@ _ASKABLE: Final = "Accept, Authorization, If-None-Match, Last-Event-ID, Prefer, 
 
 
 def preflight(request: Request, origins: Sequence[str]) -> Reply:
-    """The answer to OPTIONS: which methods and headers a page of *origins* may send."""
-    headers = cors(request, origins)
-    if len(headers) > 1:
-        headers += [
+    """The answer to OPTIONS: which methods and headers a page of *origins* may send.
+
+    Without what `cors()` says; that is added to every answer.
+    """
+    headers: list[tuple[str, str]] = []
+    if request.headers.get("origin") in origins:
+        headers = [
             ("Access-Control-Allow-Methods", "GET, HEAD, POST, DELETE"),
             ("Access-Control-Allow-Headers", _ASKABLE),
             ("Access-Control-Max-Age", "600"),

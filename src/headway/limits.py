@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from headway.errors import BadInput
+from headway.job import ARGS_BYTES, CHECKPOINT_BYTES, NOTE_CHARS, RESULT_BYTES
 
 __all__ = ["Limits"]
 
@@ -19,7 +20,10 @@ class Limits:
     Args:
         streams_per_owner: event streams that one owner has open in one process; then 429. A page
             needs one, however many bars it shows, and none while it is hidden.
-        streams_per_process: event streams open in one process; then 503. Pages go on by polling.
+        streams_per_process: event streams open in one process; then 503. Pages go on by polling;
+            as many polls as streams, for each of both limits, are kept waiting for a change.
+        send_s: seconds in which the client of a stream has to take something of what is sent;
+            then it is given up.
         ids_per_stream: jobs in one stream or one batch; then 400.
         jobs_per_owner: queued and running jobs of one owner that were started by requests; then
             429. None sets no limit. Jobs that other code starts are not counted.
@@ -36,14 +40,15 @@ class Limits:
 
     streams_per_owner: int = 10
     streams_per_process: int = 2_000
+    send_s: int = 30
     ids_per_stream: int = 50
     jobs_per_owner: int | None = 20
     starts_per_minute: int | None = 60
-    args_bytes: int = 64 * 1024
-    result_bytes: int = 64 * 1024
-    checkpoint_bytes: int = 64 * 1024
+    args_bytes: int = ARGS_BYTES
+    result_bytes: int = RESULT_BYTES
+    checkpoint_bytes: int = CHECKPOINT_BYTES
     progress_bytes: int = 16 * 1024
-    note_chars: int = 500
+    note_chars: int = NOTE_CHARS
     log_chars: int = 2_000
     log_lines: int = 500
 

@@ -7,6 +7,8 @@ result, and a reload every few seconds while the job runs.
 from __future__ import annotations
 
 import gzip
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
@@ -16,12 +18,27 @@ from typing import Any, Final
 
 import msgspec
 
-__all__ = ["FRAGMENT", "HEADERS", "VERSION", "bar", "job_page", "jobs_page", "script", "static"]
+__all__ = [
+    "FILES", "FRAGMENT", "HEADERS", "VERSION", "Html", "bar", "job_page", "jobs_page", "script",
+    "static",
+]  # fmt: skip
 
-_FILES: Final = {
+FILES: Final = {
     "headway.js": "text/javascript; charset=utf-8",
+    "details.js": "text/javascript; charset=utf-8",
+    "jobs.js": "text/javascript; charset=utf-8",
+    "outside.js": "text/javascript; charset=utf-8",
+    "variants.js": "text/javascript; charset=utf-8",
     "headway.css": "text/css; charset=utf-8",
 }
+_PARTS: Final = {"headway.js": ("words.js", "watcher.js", "bar.js", "headway.js")}
+"""What every page needs travels as one file: a single request, and never a mixture of versions."""
+_JOINT: Final = re.compile(rb'^(?:import|export) \{[^}]*\} from "\./\w+\.js";\n', re.MULTILINE)
+_REMARK: Final = re.compile(
+    rb"^\t*/\*\*.*?\*/\n|/\*\* .*?\*/ ?|[ \t]+// [^\n]*$|^// [^\n]*\n|^\t+",
+    re.DOTALL | re.MULTILINE,
+)
+_LATER: Final = re.compile(rb'import\("\./(\w+\.js)"\)')
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -43,6 +60,15 @@ _STATES: Final = {
 }
 
 
+class Html(str):
+    """Text that is HTML already: Jinja, Django and others put it on a page as it is."""
+
+    __slots__ = ()
+
+    def __html__(self) -> str:
+        return self
+
+
 @dataclass(frozen=True, slots=True)
 class File:
     """A file of ours, as it is and as it travels."""
@@ -56,19 +82,22 @@ class File:
 @cache
 def static(name: str) -> File | None:
     """A file by its name; None for every name that we do not ship."""
-    if name not in _FILES:
+    if name not in FILES:
         return None
-    data = files("headway").joinpath("static", name).read_bytes()
+    data = _source(name)
+    if name.endswith(".js"):
+        data = _REMARK.sub(b"", _JOINT.sub(b"", data))
+        data = _LATER.sub(rb'import("./\1?v=%b")' % VERSION.encode(), data)
     digest = blake2b(data, digest_size=9).hexdigest()
-    return File(data, gzip.compress(data, 9, mtime=0), _FILES[name], digest)
+    return File(data, gzip.compress(data, 9, mtime=0), FILES[name], digest)
 
 
-def _version() -> str:
-    said = "".join(file.digest for name in _FILES if (file := static(name)))
-    return blake2b(said.encode(), digest_size=4).hexdigest()
+def _source(name: str) -> bytes:
+    folder = files("headway").joinpath("static")
+    return b"".join(folder.joinpath(part).read_bytes() for part in _PARTS.get(name, (name,)))
 
 
-VERSION: Final = _version()
+VERSION: Final = blake2b(b"".join(map(_source, FILES)), digest_size=4).hexdigest()
 """Changes whenever a page would look different for the same job."""
 
 
@@ -77,7 +106,7 @@ def script(base: str) -> str:
     return f'<script type="module" src="{escape(base)}/static/headway.js"></script>'
 
 
-def bar(document: dict[str, Any], attributes: dict[str, str | bool]) -> str:
+def bar(document: Mapping[str, Any], attributes: dict[str, str | bool]) -> str:
     """The element for one job, filled with what is known now, and usable without JavaScript."""
     given = "".join(
         f" {escape(name.replace('_', '-'))}" + ("" if value is True else f'="{escape(str(value))}"')
@@ -92,14 +121,14 @@ def bar(document: dict[str, Any], attributes: dict[str, str | bool]) -> str:
     )
 
 
-def _json(document: dict[str, Any]) -> str:
+def _json(document: Mapping[str, Any]) -> str:
     text = msgspec.json.encode(document).decode()
     for sign in "<>&\u2028\u2029":  # so that nothing in it can end the script element
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return text
 
 
-def _fallback(document: dict[str, Any]) -> str:
+def _fallback(document: Mapping[str, Any]) -> str:
     links, error = document["links"], document["error"]
     parts = [f"<strong>{escape(document['title'])}</strong> ", _meter(document)]
     if document["note"]:
@@ -116,7 +145,7 @@ def _fallback(document: dict[str, Any]) -> str:
     return "".join(parts)
 
 
-def _meter(document: dict[str, Any]) -> str:
+def _meter(document: Mapping[str, Any]) -> str:
     state, ratio = document["state"], document["progress"]["ratio"]
     word = _STATES[state]
     if state == "running" and document["cancel_requested"]:
@@ -134,28 +163,32 @@ def _meter(document: dict[str, Any]) -> str:
     )
 
 
-def job_page(document: dict[str, Any], base: str) -> bytes:
+_OWN: Final[dict[str, str | bool]] = {"log": True, "outside": "title icon notify"}
+
+
+def job_page(document: Mapping[str, Any], base: str) -> bytes:
     """The page of one job."""
     going = document["finished_at"] is None
     refresh = '<noscript><meta http-equiv="refresh" content="5"></noscript>' if going else ""
     here = escape(document["links"]["self"])
     body = (
-        f"<h1>{escape(document['title'])}</h1>{bar(document, {})}"
+        f"<h1>{escape(document['title'])}</h1>{bar(document, _OWN)}"
         f'<noscript><p><a href="{here}">Refresh</a></p></noscript>'
         f'<p class="more"><a href="{escape(base)}">My jobs</a></p>'
     )
     return _page(document["title"], body, base, head=refresh)
 
 
-def jobs_page(documents: list[dict[str, Any]], base: str) -> bytes:
+def jobs_page(documents: Sequence[Mapping[str, Any]], base: str) -> bytes:
     """The visitor's own jobs, newest first."""
     rows = "".join(
         f"<li>{bar(one, {})}"
-        f'<p class="more"><a href="{escape(one["links"]["self"])}">Open</a></p></li>'
+        f'<noscript><p><a href="{escape(one["links"]["self"])}">Open</a></p></noscript></li>'
         for one in documents
     )
     shown = f'<ul class="jobs">{rows}</ul>' if rows else "<p>You have started nothing yet.</p>"
-    return _page("My jobs", f"<h1>My jobs</h1>{shown}", base)
+    body = f'<h1>My jobs</h1><headway-jobs src="{escape(base)}" log>{shown}</headway-jobs>'
+    return _page("My jobs", body, base)
 
 
 def _page(title: str, body: str, base: str, *, head: str = "") -> bytes:

@@ -14,6 +14,7 @@ from headway.errors import (
     JobNotFound,
     KeyInFlight,
     KeyReused,
+    KeySpent,
     NotOpen,
     StoreError,
     StoreUnavailable,
@@ -22,25 +23,35 @@ from headway.errors import (
 )
 from headway.http import NO_STORE, NOSNIFF, Reply
 
-__all__ = ["MEDIA_TYPE", "PROBLEMS", "Problem", "Refused", "problem", "problem_of"]
+__all__ = ["MEDIA_TYPE", "MORE", "PROBLEMS", "Problem", "Refused", "problem", "problem_of"]
 
 MEDIA_TYPE: Final = "application/problem+json"
 STORE_AGAIN_S: Final = 2
 
 
 class Problem(NamedTuple):
-    """What stands behind a code."""
+    """What stands behind a code. `more` are the members that only some problems have."""
 
     status: int
     title: str
     detail: str | None = None
+    more: tuple[str, ...] = ()
+
+
+MORE: Final = {
+    "limit": "How many there may be.",
+    "state": "The state of the job.",
+    "error": "Why the job failed: a word of its task, or one of Headway.",
+    "job": "Where the job is that is in the way.",
+}
+"""What members mean that only some problems have."""
 
 
 _PATIENCE: Final = "Nothing is lost. Try again in a moment."
 
 PROBLEMS: Final = {
     "no_ids": Problem(400, "Say which jobs: ?id=…&id=…"),
-    "too_many_ids": Problem(400, "Too many jobs at a time"),
+    "too_many_ids": Problem(400, "Too many jobs at a time", more=("limit",)),
     "cross_origin": Problem(
         403, "Refused: this request comes from another site",
         "Send it from a page of the same origin, or without a browser.",
@@ -50,18 +61,22 @@ PROBLEMS: Final = {
     "no_route": Problem(404, "There is nothing here"),
     "no_file": Problem(404, "There is no such file"),
     "method_not_allowed": Problem(405, "This method is not for this address"),
-    "not_finished": Problem(409, "The job is not finished"),
-    "no_result": Problem(409, "The job has no result"),
+    "not_finished": Problem(409, "The job is not finished", more=("state",)),
+    "no_result": Problem(409, "The job has no result", more=("state", "error")),
     "not_failed": Problem(409, "Only a failed or cancelled job can be tried again"),
     "still_running": Problem(
-        409, "The job has not ended", "Cancel it first, or wait until it has ended."
+        409, "The job has not ended", "Cancel it first, or wait until it has ended.", ("state",)
     ),
-    "already_running": Problem(409, "Please wait for current work to finish."),
+    "already_running": Problem(409, "Please wait for current work to finish.", more=("job",)),
     "key_in_flight": Problem(
         409, "A request with this Idempotency-Key is being handled",
         "Send it again in a moment to get its answer.",
     ),
     "expired": Problem(410, "This job has expired"),
+    "key_spent": Problem(
+        410, "The job that this Idempotency-Key started is gone",
+        "It was forgotten, or has expired. Use a new key for each new request.",
+    ),
     "too_large": Problem(413, "Too much data for one job"),
     "key_reused": Problem(
         422, "This Idempotency-Key was used for another request",
@@ -112,6 +127,7 @@ def problem(
         more: extension members.
     """
     known = PROBLEMS[code]
+    assert set(more) <= set(known.more), f"{code} is documented without {sorted(more)}"
     body = {
         "type": f"urn:headway:{code}",
         "title": title or known.title,
@@ -134,6 +150,7 @@ _OF_ERRORS: Final[tuple[tuple[type[Exception], str, float | None], ...]] = (
     (StoreError, "store_refuses", STORE_AGAIN_S),
     (KeyInFlight, "key_in_flight", 1),
     (KeyReused, "key_reused", None),
+    (KeySpent, "key_spent", None),
     (NotOpen, "not_open", STORE_AGAIN_S),
 )
 

@@ -6,30 +6,36 @@ hooks are used, so that one code base serves 0.22 and 0.23.
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncGenerator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, cast
 
 from markupsafe import Markup
-from quart import Blueprint, Quart, Response, g, has_request_context, request
+from quart import (
+    Blueprint,
+    Quart,
+    Response,
+    g,
+    has_request_context,
+    has_websocket_context,
+    request,
+    websocket,
+)
 from quart import Request as QuartRequest
 
 from headway import app as _app
-from headway._link import url_of
+from headway import environment
 from headway.access import Visit
 from headway.errors import HeadwayError
 from headway.http import Reply, Request
 from headway.job import Job
+from headway.patience import STREAM, Patient
 from headway.problems import Refused
 from headway.settings import STATE_DIR
 
 __all__ = ["Headway"]
 
-CONFIG: Final = ("url", "prefix", "state_dir", "secret", "lease_s", "drain_s", "keep_s", "path")
 _BODILESS: Final = frozenset({204, 304})
-ENVIRONMENT: Final = ("url", "prefix", "state_dir", "secret")
 
 
 class Headway(_app.Headway):
@@ -38,7 +44,14 @@ class Headway(_app.Headway):
     Options are arguments here, else `app.config["HEADWAY_URL"]` and the like, else, for url,
     prefix, state_dir and secret, environment variables of the same names. The app's SECRET_KEY
     signs visitors' cookies if no secret is given. In this door `start()` knows the visitor of
-    the current request, and `identify` and `operator` are given Quart's request.
+    the current request, and `identify`, `operator` and `rate_key` are given Quart's request.
+
+    In a websocket it knows a visitor who was named before: Quart lets nobody but the app itself
+    add a cookie as it opens. So call `visitor()` on the page.
+
+    Opens after the functions of `before_serving` and closes before those of `after_serving`, so
+    that jobs may use what these hold. Of `while_serving` that holds for generators registered
+    before `init_app()` only.
 
     Args:
         app: the app to extend now; or call `init_app()` later.
@@ -46,16 +59,17 @@ class Headway(_app.Headway):
     """
 
     def __init__(self, app: Quart | None = None, **options: Any) -> None:
-        self._given = options
+        self._options = options
         super().__init__(**options)
         if app is not None:
             self.init_app(app)
 
     def init_app(self, app: Quart) -> None:
         """Mount the surface, open with the app, and give templates `headway_bar(job)`."""
-        self._settle(replace(self._settings, **_options(app, self._given)))
+        self._settle(_options(app, self._options))
         self._serves = True
         app.extensions["headway"] = self
+        app.asgi_app = cast("Any", Patient(app.asgi_app))  # type: ignore[method-assign]
         app.register_blueprint(self._blueprint())
         app.while_serving(self._serving)
         app.after_request(self._remember)
@@ -92,22 +106,26 @@ class Headway(_app.Headway):
         return cast("Response", response)
 
     def _request(self, path: str) -> Request:
+        asked: Any = request if has_request_context() else websocket
+        native: QuartRequest = asked._get_current_object()  # or a Websocket, which has the same
         return Request(
-            method=request.method,
+            method=native.method,
             path=path,
-            base=f"{request.root_path.rstrip('/')}{self._settings.mount}",
-            headers={name.lower(): value for name, value in request.headers.items()},
-            query={name: request.args.getlist(name) for name in request.args},
-            cookies=request.cookies,
-            secure=request.is_secure,
-            native=cast("QuartRequest", request._get_current_object()),  # type: ignore[attr-defined]
+            base=f"{native.root_path.rstrip('/')}{self._settings.mount}",
+            headers={name.lower(): value for name, value in native.headers.items()},
+            query={name: native.args.getlist(name) for name in native.args},
+            cookies=native.cookies,
+            secure=native.is_secure,
+            native=native,
         )
 
     # ── visitors ──────────────────────────────────────────────────────────────────────────────
 
     def _current(self) -> Visit | None:
-        if (visit := super()._current()) is not None or not has_request_context():
+        if (visit := super()._current()) is not None:
             return visit
+        if not has_request_context() and not has_websocket_context():
+            return None
         if "headway_visit" not in g:
             g.headway_visit = Visit(self._request("/"))
         return cast("Visit", g.headway_visit)
@@ -128,24 +146,16 @@ class Headway(_app.Headway):
                 response.content_length = len(reply.body)
         else:
             response.timeout = None  # else Quart cuts a stream off, or hangs, after 60 s
+            cast("dict[str, Any]", request.scope)[STREAM] = reply.body
         return response
 
 
-def _options(app: Quart, given: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name in CONFIG:
-        key = f"HEADWAY_{name.upper()}"
-        if given.get(name) is not None:
-            continue
-        if app.config.get(key) is not None:
-            found[name] = app.config[key]
-        elif name in ENVIRONMENT and os.environ.get(key):
-            found[name] = os.environ[key]
-    if "url" in found:
-        found["url"] = url_of(found["url"])
-    if given.get("state_dir") is None:
+def _options(app: Quart, options: dict[str, Any]) -> dict[str, Any]:
+    given = {name for name, value in options.items() if value is not None}
+    found = environment.found(given, app.config)
+    if "state_dir" not in given:
         found.setdefault("state_dir", Path(app.root_path) / STATE_DIR)
-    if given.get("secret") is None and "secret" not in found and app.config.get("SECRET_KEY"):
+    if "secret" not in given and "secret" not in found and app.config.get("SECRET_KEY"):
         old = app.config.get("SECRET_KEY_FALLBACKS") or []
         found["secret"] = [*old, app.config["SECRET_KEY"]]
     return found

@@ -19,6 +19,7 @@ from headway.limits import Limits
 
 __all__ = ["Ask", "Settings"]
 
+PREFIX: Final = "headway"
 LEASE_S: Final = 10.0
 DRAIN_S: Final = 0.5  # with what follows, Ctrl-C ends a server in well under two seconds
 KEEP_S: Final = 86_400.0
@@ -33,14 +34,14 @@ Ask = Callable[[Any], Any]
 class Settings:
     """What an app has chosen. See `Headway` for the meaning of each."""
 
-    url: str | None = None
-    prefix: str = "headway"
+    url: str | None = field(default=None, repr=False)  # there may be a password in it
+    prefix: str = PREFIX
     state_dir: str | os.PathLike[str] | None = None
     engine: Any = None
     identify: Ask | None = None
     operator: Ask | None = None
     rate_key: Ask | None = None
-    secret: str | Sequence[str] | None = None
+    secret: str | bytes | Sequence[str | bytes] | None = field(default=None, repr=False)
     origins: Sequence[str] = ()
     limits: Limits = field(default_factory=Limits)
     lease_s: float = LEASE_S
@@ -58,14 +59,12 @@ class Settings:
             raise BadInput(f"concurrency {self.concurrency!r}: give 1 or more")
         if not self.path.startswith("/") or not self.path.strip("/"):
             raise BadInput(f"path {self.path!r}: give where the surface is mounted, like '/jobs'")
-        if self.secret is not None and (not self.secret or not all(self.secret)):
+        if self.secret is not None and (not self.secrets or not all(self.secrets)):
             raise BadInput("secret is empty: give random text, or leave it out")
         for origin in self.origins:
             parts = urlsplit(origin)
-            if (
-                parts.scheme not in {"http", "https"}
-                or f"{parts.scheme}://{parts.netloc}" != origin
-            ):
+            whole = parts.scheme in {"http", "https"} and parts.hostname and "*" not in origin
+            if not whole or f"{parts.scheme}://{parts.netloc}" != origin:
                 raise BadInput(f"origin {origin!r}: give it whole, like 'https://app.example'")
         if not self.prefix or any(c in self.prefix for c in "{} \n"):
             raise BadInput(f"prefix {self.prefix!r}: give a word, like 'headway'")
@@ -85,4 +84,5 @@ class Settings:
         """The secrets that were given, oldest first."""
         if self.secret is None:
             return []
-        return [self.secret] if isinstance(self.secret, str) else list(self.secret)
+        given = [self.secret] if isinstance(self.secret, (str, bytes)) else self.secret
+        return [one.decode("latin-1") if isinstance(one, bytes) else one for one in given]

@@ -7,7 +7,7 @@ first, change a secret without invalidating what it has signed: the newest signs
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from hmac import compare_digest
@@ -22,6 +22,7 @@ __all__ = [
     "COOKIE_MAX_AGE_S",
     "Share",
     "Viewer",
+    "joined",
     "new_visitor",
     "read_share",
     "read_visitor",
@@ -46,6 +47,11 @@ class Share:
     job_id: str
     until: float
     cancel: bool = False
+
+    def covers(self, other: Share) -> bool:
+        """True if it gives all that *other* gives, and as long."""
+        same = self.job_id == other.job_id
+        return same and self.cancel >= other.cancel and self.until >= other.until
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +115,16 @@ def read_share(token: str | None, keys: Sequence[str], now: float) -> Share | No
         if is_id(job_id) and until.isdigit() and now < int(until):
             return Share(job_id, int(until), cancel=salt is _CANCEL)
     return None
+
+
+def joined(shares: Iterable[Share]) -> dict[str, Share]:
+    """By job. Several for one job give what each gives, until the first of them is over."""
+    found: dict[str, Share] = {}
+    for one in shares:
+        old = found.get(one.job_id, one)
+        until, cancel = min(old.until, one.until), old.cancel or one.cancel
+        found[one.job_id] = Share(one.job_id, until, cancel=cancel)
+    return found
 
 
 def _read(token: str | None, keys: Sequence[str], salt: bytes) -> str | None:
