@@ -77,7 +77,7 @@ def test_a_form_is_led_to_the_page_of_its_job(app: App) -> None:
     page = app.http.get(sent.headers["location"], headers=FORM)
 
     assert sent.status_code == 303
-    assert f'<headway-bar src="{sent.headers["location"]}">' in page.text
+    assert f'<headway-bar src="{sent.headers["location"]}"' in page.text
 
 
 def test_a_client_asks_for_nothing_twice(app: App) -> None:

@@ -191,6 +191,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
             "task": self.task,
             "title": self.title,
             "owner": self.owner or "",
+            "max_attempts": str(self.max_attempts),
             "created": str(round(self.created_at * 1000)),
         }
         return Job.from_record({**fixed, **told})
