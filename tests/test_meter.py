@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from headway._meter import ETA_AFTER_S, RATIO_CAP, STALL_S, Loop, Meter, Rate, Stage
+from headway._meter import ETA_AFTER_S, STALL_S, Meter
+from headway._tree import Loop, Stage, attach
 from headway.job import Reading
+from tests.stepping import Clock
 
-
-class Clock:
-    """Seconds that pass only when the test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def attach(parent: Stage | Loop, child: Stage | Loop) -> None:
-    if isinstance(parent, Stage) and isinstance(child, Loop):
-        parent.loops.append(child)
-    else:
-        parent.add(child)
+COUNTS = st.integers(min_value=0, max_value=50)
 
 
 def work(meter: Meter, clock: Clock, *, per_s: float, seconds: int) -> list[Reading]:
@@ -40,144 +24,7 @@ def work(meter: Meter, clock: Clock, *, per_s: float, seconds: int) -> list[Read
     return readings
 
 
-# ── any work at all ───────────────────────────────────────────────────────────────────────────
-
-COUNTS = st.integers(min_value=0, max_value=50)
-TOTALS = st.none() | COUNTS
-WHICH = st.integers(min_value=0, max_value=1000)
-
-
-class AnyWork(RuleBasedStateMachine):
-    """Stages and loops that open, count and close in any order, in any nesting."""
-
-    @initialize()
-    def begin(self) -> None:
-        self.clock = Clock()
-        self.meter = Meter(self.clock)
-        self.nodes: list[Stage | Loop] = [self.meter.root]
-        self.last: float | None = None
-
-    def pick(self, which: int) -> Stage | Loop:
-        nodes = [node for node in self.nodes if node.open]
-        return nodes[which % len(nodes)]
-
-    @rule(which=WHICH, total=TOTALS, weight=st.floats(min_value=0.01, max_value=100))
-    def open_stage(self, which: int, total: int | None, weight: float) -> None:
-        parent = self.pick(which)
-        self.nodes.append(Stage("s", weight=weight, total=total, parent=parent))
-        attach(parent, self.nodes[-1])
-
-    @rule(which=WHICH, total=TOTALS)
-    def open_loop(self, which: int, total: int | None) -> None:
-        parent = self.pick(which)
-        self.nodes.append(Loop(total, parent))
-        attach(parent, self.nodes[-1])
-
-    @rule(which=WHICH, n=COUNTS)
-    def count(self, which: int, n: int) -> None:
-        self.pick(which).counted += n
-
-    @rule(which=WHICH, done=COUNTS, total=TOTALS)
-    def state(self, which: int, done: int, total: int | None) -> None:
-        node = self.pick(which)
-        if isinstance(node, Stage):
-            node.counted, node.total = done, total if total is not None else node.total
-
-    @rule(which=WHICH, exhausted=st.booleans())
-    def close(self, which: int, exhausted: bool) -> None:
-        node = self.pick(which)
-        if isinstance(node, Loop):
-            node.close(exhausted=exhausted)
-        elif node is not self.meter.root:
-            node.open = False
-
-    @rule(seconds=st.floats(min_value=0, max_value=100))
-    def pass_time(self, seconds: float) -> None:
-        self.clock.now += seconds
-
-    @rule(which=WHICH)
-    def fold(self, which: int) -> None:
-        """Folding changes no number."""
-        stage = self.pick(which)
-        if isinstance(stage, Stage):
-            before = stage.counts(), stage.ratio()
-
-            stage.fold()
-
-            assert before == (stage.counts(), stage.ratio())
-
-    @invariant()
-    def reading_is_true(self) -> None:
-        """What is read is within its range, never falls, and never becomes unknown again."""
-        reading = self.meter.read()
-
-        if self.last is not None:
-            assert reading.ratio is not None
-            assert self.last <= reading.ratio <= RATIO_CAP
-        assert reading.ratio is None or 0 <= reading.ratio <= RATIO_CAP
-        assert reading.done >= 0
-        assert reading.total is None or reading.total >= reading.done
-        assert (reading.rate_per_s or 0) >= 0
-        assert reading.eta_s is None or 0 <= reading.eta_s < math.inf
-        self.last = reading.ratio
-
-    def teardown(self) -> None:
-        if hasattr(self, "meter"):
-            last = self.meter.read()
-            assert self.meter.final(succeeded=True).ratio == 1.0
-            assert self.meter.final(succeeded=False).ratio == last.ratio
-
-
-TestAnyWork = AnyWork.TestCase
-TestAnyWork.settings = settings(max_examples=150, stateful_step_count=30)
-
-
 # ── rate ──────────────────────────────────────────────────────────────────────────────────────
-
-
-@given(
-    st.floats(min_value=0.001, max_value=1e9),
-    st.lists(st.floats(min_value=0.001, max_value=1000), min_size=1, max_size=30),
-    st.floats(min_value=0.1, max_value=100),
-)
-def test_rate_of_constant_speed_is_that_speed(
-    speed: float, gaps: list[float], half_life_s: float
-) -> None:
-    """However unevenly one looks, a constant speed is told exactly, from the first look on."""
-    rate = Rate(half_life_s)
-
-    for gap in gaps:
-        rate.add(speed * gap, gap)
-
-        assert rate.per_s == pytest.approx(speed)
-
-
-@given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(1e-3, 1e3)), min_size=1, max_size=30))
-def test_rate_lies_between_the_speeds_seen(samples: list[tuple[float, float]]) -> None:
-    """A rate is a mean: never below the slowest nor above the fastest speed."""
-    rate = Rate(30)
-    for amount, seconds in samples:
-        rate.add(amount, seconds)
-
-    speeds = [amount / seconds for amount, seconds in samples]
-
-    assert rate.per_s is not None
-    assert min(speeds) * 0.999 <= rate.per_s <= max(speeds) * 1.001
-
-
-def test_rate_halves_its_memory() -> None:
-    """After one half-life a new speed weighs as much as all that was before."""
-    rate = Rate(10)
-    rate.add(0, 1000)
-
-    rate.add(10 * 8, 10)
-
-    assert rate.per_s == pytest.approx(80 / (1000 * 0.5 + 10))
-
-
-def test_rate_of_nothing_is_unknown() -> None:
-    """Before anything was seen there is no rate."""
-    assert Rate(10).per_s is None
 
 
 def test_reading_tells_the_rate_after_a_second() -> None:
@@ -203,6 +50,46 @@ def test_rate_is_never_negative(done: list[int]) -> None:
         meter.root.counted, clock.now = count, clock.now + 2
 
         assert (meter.read().rate_per_s or 0) >= 0
+
+
+def test_stages_have_no_rate() -> None:
+    """How many stages end in a second is of no use to anybody; a later count tells its rate."""
+    clock = Clock()
+    meter = Meter(clock)
+    meter.root.total = 10
+    for _ in range(5):
+        stage = Stage("s", parent=meter.root)
+        attach(stage)
+        clock.now += 2
+        stage.close(whole=True)
+        meter.read()
+
+    staged = meter.read()
+    counting = work(meter, clock, per_s=10, seconds=300)[-1]
+
+    assert (staged.done, staged.total, staged.rate_per_s) == (5, 10, None)
+    assert counting.rate_per_s == pytest.approx(10, rel=0.01)
+
+
+def test_rate_of_slow_items_is_steady() -> None:
+    """Items of a minute are told as such, also while the loops inside of them move."""
+    clock = Clock()
+    meter = Meter(clock)
+    items = Loop(10, meter.root)
+    attach(items)
+    rates: set[float] = set()
+    for _ in range(5):
+        inner = Loop(60, items)
+        attach(inner)
+        for _ in range(60):
+            clock.now += 1
+            inner.counted += 1
+            rates.add(meter.read().rate_per_s or 0)
+        inner.close(exhausted=True)
+        items.counted += 1
+
+    rates.remove(0)  # before the first was done
+    assert 1 / 61 <= min(rates) * 1.001 <= max(rates) * 1.002 <= 1 / 60 * 1.01
 
 
 # ── time left ─────────────────────────────────────────────────────────────────────────────────
@@ -283,6 +170,38 @@ def test_eta_needs_a_size() -> None:
     assert (reading.ratio, reading.eta_s, reading.rate_per_s) == (None, None, 10)
 
 
+def test_eta_of_stages_comes_from_the_ratio() -> None:
+    """A job that only has stages tells its rest all the same, once their number is known."""
+    clock = Clock()
+    meter = Meter(clock)
+    etas = []
+    for number in range(3):
+        stage = Stage("s", total=20, parent=meter.root)
+        attach(stage)
+        for _ in range(20):
+            clock.now += 1
+            stage.counted += 1
+            etas.append(meter.read().eta_s)
+        stage.close(whole=True)
+        if number == 0:
+            meter.root.total = 4
+
+    assert etas[:20] == [None] * 20
+    assert etas[20:] == pytest.approx([80 - s for s in range(21, 61)], rel=0.05)
+
+
+def test_eta_knows_the_time_before_the_size() -> None:
+    """A total that is stated late makes no leap of speed: what was done took its time."""
+    clock = Clock()
+    meter = Meter(clock)
+    work(meter, clock, per_s=10, seconds=50)
+
+    meter.root.total = 1000
+    reading = work(meter, clock, per_s=10, seconds=1)[-1]
+
+    assert reading.eta_s == pytest.approx(49, rel=0.01)
+
+
 # ── ratio ─────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -297,100 +216,6 @@ def test_ratio_keeps_its_height_when_the_total_grows() -> None:
 
     assert (before.ratio, after.ratio) == (0.5, 0.5)
     assert (after.done, after.total) == (5, 1000)
-
-
-def test_total_grows_to_what_was_done() -> None:
-    """Done past the total is no contradiction: the total was wrong."""
-    meter = Meter(Clock())
-    meter.root.total, meter.root.counted = 10, 15
-
-    reading = meter.read()
-
-    assert (reading.done, reading.total, reading.ratio) == (15, 15, RATIO_CAP)
-
-
-def test_stages_share_by_weight() -> None:
-    """Stages side by side fill the bar by their weights."""
-    meter = Meter(Clock())
-    for name, weight, done in (("a", 1, 10), ("b", 3, 5)):
-        stage = Stage(name, weight=weight, total=10, parent=meter.root)
-        stage.counted = done
-        meter.root.add(stage)
-
-    reading = meter.read()
-
-    assert reading.ratio == pytest.approx(0.25 + 0.75 / 2)
-    assert [(s.name, s.ratio) for s in reading.stages] == [("a", 1.0), ("b", 0.5)]
-
-
-def test_inner_loop_fills_the_item_of_the_outer_one() -> None:
-    """A loop in a loop is a part of the outer one's present item, and of no other."""
-    meter = Meter(Clock())
-    outer = Loop(4, meter.root)
-    attach(meter.root, outer)
-    outer.counted = 1
-    inner = Loop(10, outer)
-    attach(outer, inner)
-    inner.counted = 5
-
-    within = meter.read().ratio
-    outer.counted = 2
-
-    assert within == pytest.approx((1 + 0.5) / 4)
-    assert meter.read().ratio == pytest.approx(2 / 4)
-
-
-def test_parallel_loops_add_up() -> None:
-    """Loops side by side in one stage count together."""
-    meter = Meter(Clock())
-    for total, done in ((10, 2), (30, 8)):
-        loop = Loop(total, meter.root)
-        attach(meter.root, loop)
-        loop.counted = done
-
-    reading = meter.read()
-
-    assert (reading.done, reading.total, reading.ratio) == (10, 40, 0.25)
-
-
-def test_sized_loops_tell_nothing_of_an_unsized_one() -> None:
-    """Whatever runs inside, a loop of unknown length stays of unknown ratio."""
-    meter = Meter(Clock())
-    outer = Loop(None, meter.root)
-    attach(meter.root, outer)
-    inner = Loop(3, outer)
-    attach(outer, inner)
-
-    inner.close(exhausted=True)
-
-    assert meter.read().ratio is None
-
-
-def test_closed_loops_keep_their_totals_when_they_are_folded() -> None:
-    """A loop that ran past its total, beside one that ended early, folds without a change."""
-    stage = Stage("")
-    for total, done in ((10, 5), (2, 6)):
-        loop = Loop(total, stage)
-        loop.counted = done
-        loop.close(exhausted=False)
-        stage.loops.append(loop)
-
-    before = stage.counts()
-    stage.fold()
-
-    assert (before, stage.counts()) == ((11, 16), (11, 16))
-    assert len(stage.loops) == 1
-
-
-def test_loop_forgets_what_ran_in_items_that_are_over() -> None:
-    """A long loop with loops inside holds the nodes of one item, and not of all."""
-    outer = Loop(1000, Stage(""))
-
-    for turn in range(1000):
-        outer.counted = turn
-        attach(outer, Loop(3, outer))
-
-    assert len(outer.kids) == 1
 
 
 # ── resumed, stalled, final ───────────────────────────────────────────────────────────────────
@@ -433,6 +258,28 @@ def test_slow_rhythm_is_not_stalled() -> None:
     clock.now += 120
 
     assert not meter.read().stalled
+
+
+@pytest.mark.parametrize("inside", ["stage", "loop", "loop in loop"])
+def test_what_moves_inside_is_a_sign_of_life(inside: str) -> None:
+    """A job whose own count stands still is not stalled while anything in it moves."""
+    clock = Clock()
+    meter = Meter(clock)
+    node: Stage | Loop = meter.root
+    for kind in inside.split(" in "):
+        node = Stage("s", parent=node) if kind == "stage" else Loop(None, node)
+        attach(node)
+    readings = []
+
+    for _ in range(10):
+        clock.now += STALL_S
+        node.counted += 1
+        readings.append(meter.read())
+    clock.now += STALL_S * 11
+
+    assert not any(reading.stalled for reading in readings)
+    assert readings[-1].ratio is None
+    assert meter.read().stalled
 
 
 def test_note_is_a_sign_of_life() -> None:

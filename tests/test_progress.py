@@ -4,36 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextvars import copy_context
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headway import Progress
-from headway._meter import STAGES_SHOWN
+from headway._amount import MOST
+from headway._ledger import LINES_WAITING
+from headway._meter import RATIO_CAP
+from headway._tree import STAGES_SHOWN
 from headway.errors import BadInput, HeadwayError, JobCancelled, TooLarge
 from headway.job import Reading
-from headway.progress import LINES_WAITING, MOST, News, current_progress
+from headway.progress import News, current_progress
 from headway.store import NO_LINES
+from tests.stepping import Clock, at_every_step, nodes
 
 ITEMS = list(range(7))
-
-
-class Clock:
-    """Seconds that pass only when the test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def read(progress: Progress) -> Reading:
@@ -295,6 +291,38 @@ def test_zipped_tracks() -> None:
     assert read(progress).done == 8
 
 
+@pytest.mark.parametrize("second", SYNC)
+def test_track_that_is_never_begun(second: str) -> None:
+    """A loop that is made and never asked for an item leaves nothing open."""
+    progress = Progress()
+
+    assert list(zip(progress.track([]), progress.track(SYNC[second](ITEMS)), strict=False)) == []
+    list(progress.track(ITEMS))
+
+    assert progress.here() is progress._meter.root
+    assert read(progress).done == 7
+
+
+def test_track_over_what_cannot_be_begun() -> None:
+    """An iterable that fails to give an iterator, or to be resumed, leaves nothing open."""
+
+    class Broken:
+        def __iter__(self) -> Iterator[int]:
+            raise LookupError
+
+    def broken() -> Iterator[int]:
+        yield 1
+        raise LookupError
+
+    progress = Progress(checkpoint='{"value": null, "loops": {"0": 5}}')
+    for iterable in (Broken(), broken()):
+        with pytest.raises(LookupError):
+            list(progress.track(iterable, resume=True))
+
+    assert progress.here() is progress._meter.root
+    assert [node for node in nodes(progress._meter.root) if node.open] == [progress._meter.root]
+
+
 def test_track_takes_the_unit() -> None:
     """The unit of the loop is the unit of the count."""
     progress = Progress()
@@ -304,30 +332,157 @@ def test_track_takes_the_unit() -> None:
     assert read(progress).unit == "row"
 
 
-def test_reading_while_loops_close() -> None:
-    """Looking from another thread while loops come and go never fails."""
-    progress, stop, errors = Progress(), threading.Event(), []
+# ── ends at any time, in any thread ───────────────────────────────────────────────────────────
+
+
+@contextlib.contextmanager
+def looked_at(progress: Progress) -> Iterator[list[float]]:
+    """Another thread looks all the time, and takes turns very often. Gives the ratios."""
+    stop, ratios = threading.Event(), []
 
     def look() -> None:
         while not stop.is_set():
-            try:
-                progress.take()
-            except Exception as error:
-                errors.append(error)
+            progress.take()
+            ratios.append(read(progress).ratio or 0.0)
 
+    errors: list[BaseException] = []
+    thread = threading.Thread(target=lambda: _keep(errors, look))
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
-    thread = threading.Thread(target=look)
     thread.start()
-    for _ in range(3000):
-        for _ in progress.track([1]):
-            pass
-    stop.set()
-    thread.join()
-    sys.setswitchinterval(interval)
-
+    try:
+        yield ratios
+    finally:
+        stop.set()
+        thread.join()
+        sys.setswitchinterval(interval)
     assert errors == []
+
+
+def _keep(errors: list[BaseException], code: Callable[[], object]) -> None:
+    try:
+        code()
+    except BaseException as error:
+        errors.append(error)
+
+
+@pytest.mark.parametrize("kind", ["list", "generator"])
+def test_reading_while_loops_close(kind: str) -> None:
+    """Looking from another thread while loops come and go loses none, and never fails."""
+    progress = Progress()
+
+    with looked_at(progress):
+        for _ in range(3000):
+            for _ in progress.track(SYNC[kind]([1]), total=1):
+                pass
+
     assert counts(progress) == (3000, 3000)
+
+
+def test_reading_while_stages_close() -> None:
+    """Likewise for stages, and for loops in stages in loops: each weight is added up once."""
+    progress = Progress()
+    progress.set(total=500)
+
+    with looked_at(progress) as ratios:
+        for _ in range(500):
+            with progress.stage("outer"):
+                for _ in progress.track([1, 2]):
+                    with progress.stage("inner"):
+                        list(progress.track((1, 2)))
+
+    assert counts(progress) == (500, 500)
+    assert ratios == sorted(ratios)
+
+
+class Untouchable:
+    """A lock that must not be taken now."""
+
+    def __enter__(self) -> None:
+        raise AssertionError("a finalizer must not wait for a lock")
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def left_in_a_loop(progress: Progress) -> object:
+    iterator = iter(progress.track(ITEMS))
+    next(iterator)
+    return iterator
+
+
+def left_in_a_generator(progress: Progress) -> object:
+    iterator = iter(progress.track(generated(ITEMS)))
+    next(iterator)
+    return iterator
+
+
+def left_in_a_stream(progress: Progress) -> object:
+    iterator = aiter(progress.track(streamed(ITEMS)))
+    with pytest.raises(StopIteration):
+        anext(iterator).send(None)  # type: ignore[attr-defined]
+    return iterator
+
+
+def left_in_a_stage(progress: Progress) -> object:
+    stage = progress.stage("left", total=2)
+    stage.__enter__().advance()
+    return stage
+
+
+def left_in_a_child(progress: Progress) -> object:
+    child = progress.child("left")
+    child.__enter__()(0.5)
+    return child
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [left_in_a_loop, left_in_a_generator, left_in_a_stream, left_in_a_stage, left_in_a_child],
+)
+def test_finalizers_take_no_lock(leave: Callable[[Progress], object]) -> None:
+    """What a garbage collector closes, in any thread, waits for no lock that it may hold itself."""
+    progress = Progress()
+    lock, cycle = progress._lock, [leave(progress)]
+    cycle.append(cycle)
+
+    progress._lock = Untouchable()  # type: ignore[assignment]
+    del cycle
+    collector = threading.Thread(target=gc.collect)
+    collector.start()
+    collector.join()
+    progress._lock = lock
+    read(progress)
+
+    assert [node for node in nodes(progress._meter.root) if node.open] == [progress._meter.root]
+
+
+def report_all(progress: Progress) -> None:
+    progress.advance()
+    progress.log("line")
+    progress.set(unit="row")
+    with progress.stage("late", total=1):
+        progress.advance()
+    list(progress.track(ITEMS, resume=True))
+
+
+def test_handlers_may_report_at_any_instant() -> None:
+    """A signal handler or a finalizer of the task's own may call, also in the middle of a look."""
+
+    def scene() -> Progress:
+        progress = Progress(clock=Clock())
+        progress.log("before")
+        with progress.stage("one"):
+            list(progress.track((1, 2), resume=True))
+        return progress
+
+    def check(progress: Progress, _: News) -> None:
+        progress.take()
+        assert read(progress).done == 1 + len(ITEMS)
+        assert progress.last_lines() == (0, ("before", "line"))
+
+    steps = at_every_step(scene, look=Progress.take, act=report_all, check=check)
+
+    assert steps > 500
 
 
 # ── resume ────────────────────────────────────────────────────────────────────────────────────
@@ -380,6 +535,48 @@ def test_resumed_loop_begins_where_the_bar_was() -> None:
     assert item == 3
     assert (reading.done, reading.total) == (3, 7)
     assert reading.resumed_ratio == pytest.approx(3 / 7)
+
+
+class Looks:
+    """A source whose items are looked at, by the beat thread and by the clock, as they pass."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.checkpoints: list[str] = []
+        self.progress = Progress()
+
+    def sync(self) -> Iterator[int]:
+        for item in range(10):
+            self.clock.now += 0.01 if item < 8 else 1
+            self.checkpoints.append(self.progress.take().checkpoint)
+            yield item
+
+    async def stream(self) -> AsyncIterator[int]:
+        for item in self.sync():
+            yield item
+
+
+@pytest.mark.parametrize("kind", ["sync", "stream"])
+def test_what_is_skipped_stays_done(kind: str) -> None:
+    """While a loop skips what was done, it stays done in the checkpoint, and makes no speed."""
+    looks = Looks()
+    looks.progress = progress = Progress(
+        clock=looks.clock, checkpoint='{"value":null,"loops":{"0":8}}'
+    )
+
+    async def walk() -> list[int]:
+        if kind == "sync":
+            return list(progress.track(looks.sync(), total=10, resume=True))
+        return [item async for item in progress.track(looks.stream(), total=10, resume=True)]
+
+    left = asyncio.run(walk())
+    reading = read(progress)
+
+    assert left == [8, 9]
+    told = [msgspec.json.decode(one)["loops"]["0"] for one in looks.checkpoints if one]
+    assert (told[0], told) == (8, sorted(told))
+    assert reading.resumed_ratio == 0.8
+    assert 0 < (reading.rate_per_s or 0) <= 1
 
 
 def test_resumed_loops_are_told_apart() -> None:
@@ -613,6 +810,132 @@ def test_stage_left_by_an_error_is_not_done() -> None:
     assert read(progress).done == 3
 
 
+def test_stages_make_one_bar_under_a_total() -> None:
+    """Three stages of a declared three are a third each; without a total there is no bar."""
+    declared, open_ended = Progress(), Progress()
+    declared.set(total=3)
+    readings: list[tuple[Reading, Reading]] = []
+
+    with contextlib.ExitStack() as stack:
+        for name in ("a", "b", "c"):
+            with declared.stage(name), open_ended.stage(name):
+                readings.append((read(declared), read(open_ended)))
+        stack.callback(lambda: readings.append((read(declared), read(open_ended))))
+
+    assert [(one.done, one.total) for one, _ in readings] == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    assert [one.ratio for one, _ in readings] == [0, 0.33333, 0.66667, RATIO_CAP]
+    assert [(one.done, one.total, one.ratio) for _, one in readings] == [
+        (n, None, None) for n in range(4)
+    ]
+
+
+def test_stopped_code_is_not_in_the_stage() -> None:
+    """A stage that was refused because the job is to stop was never entered."""
+    progress = Progress()
+    progress.stop("cancel", raises=True)
+
+    with pytest.raises(JobCancelled), progress.stage("late"):
+        pass
+
+    assert progress.here() is progress._meter.root
+    assert read(progress).stages == ()
+
+
+def test_very_many_stages_and_loops_hold_few_nodes() -> None:
+    """A long job costs a look no more than a short one."""
+    progress = Progress()
+
+    for number in range(20_000):
+        with contextlib.suppress(LookupError), progress.stage("row"):
+            list(progress.track((1,)))
+            if number % 3 == 0:
+                raise LookupError
+        list(progress.track((1, 2)))
+        if number % 5000 == 0:
+            progress.take()
+
+    assert len(nodes(progress._meter.root)) < 400
+    progress.take()
+    assert len(nodes(progress._meter.root)) <= STAGES_SHOWN + 1
+    assert counts(progress) == (40_000, 40_000)
+
+
+PLANS = st.recursive(
+    st.integers(1, 3),
+    lambda plans: st.lists(st.tuples(st.sampled_from([0.5, 1, 3]), plans), min_size=1, max_size=3),
+    max_leaves=8,
+)
+Plan = int | list[tuple[float, Any]]
+
+
+def steps_of(progress: Progress, plan: Plan) -> Iterator[None]:
+    """Do the plan, with a stop after each step: count so far, or a stage for each entry."""
+    if isinstance(plan, int):
+        for _ in progress.track(range(plan)):
+            yield
+        return
+    progress.set(total=sum(weight for weight, _ in plan))
+    for weight, inner in plan:
+        with progress.stage("s", weight=weight):
+            yield
+            yield from steps_of(progress, inner)
+
+
+@given(st.lists(PLANS, min_size=1, max_size=4))
+def test_stages_in_tasks_make_one_bar(plans: list[Plan]) -> None:
+    """However many tasks work beside each other: the bar never falls, and is full at the end."""
+    progress = Progress()
+    progress.set(total=len(plans))
+    ratios = []
+
+    async def work(plan: Plan) -> None:
+        with progress.stage("task"):
+            for _ in steps_of(progress, plan):
+                ratios.append(read(progress).ratio or 0)
+                await asyncio.sleep(0)
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(work(plan) for plan in plans))
+
+    asyncio.run(all_of_them())
+
+    assert ratios == sorted(ratios)
+    assert read(progress).ratio == RATIO_CAP
+    assert counts(progress) == (len(plans), len(plans))
+    assert msgspec.json.decode(progress.final(succeeded=True), type=Reading).ratio == 1
+
+
+@settings(max_examples=20)
+@given(st.lists(PLANS, min_size=1, max_size=4))
+def test_stages_in_threads_make_one_bar(plans: list[Plan]) -> None:
+    """Likewise in threads that nothing orders."""
+    progress = Progress()
+    progress.set(total=len(plans))
+    errors: list[BaseException] = []
+
+    def work(plan: Plan) -> None:
+        with progress.stage("thread"):
+            for _ in steps_of(progress, plan):
+                pass
+
+    with looked_at(progress) as ratios:
+        threads = [
+            threading.Thread(
+                target=copy_context().run, args=(_keep, errors, lambda plan=plan: work(plan))
+            )
+            for plan in plans
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert errors == []
+    assert ratios == sorted(ratios)
+    assert read(progress).ratio == RATIO_CAP
+    assert counts(progress) == (len(plans), len(plans))
+
+
 def test_stages_in_tasks_stay_apart() -> None:
     """Code in one task counts in its own stage, whatever runs beside it."""
     progress = Progress()
@@ -769,6 +1092,28 @@ def test_wakes_once_after_a_quiet_time() -> None:
     progress.note("again")
 
     assert (busy, len(woken)) == (1, 2)
+
+
+def test_report_during_a_look_is_news_of_the_next() -> None:
+    """What is reported while somebody looks wakes the writer again, if the look was in vain."""
+
+    def scene() -> tuple[Progress, list[None]]:
+        woken: list[None] = []
+        progress = Progress(wake=lambda: woken.append(None), clock=Clock())
+        progress.take()
+        return progress, woken
+
+    def check(scene: tuple[Progress, list[None]], news: News) -> None:
+        progress, woken = scene
+        told = msgspec.json.decode(news.progress or "{}", type=Reading).done
+        assert told == 1 or woken
+        assert progress.take().progress or told == 1
+
+    steps = at_every_step(
+        scene, look=lambda scene: scene[0].take(), act=lambda scene: scene[0].advance(), check=check
+    )
+
+    assert steps > 100
 
 
 # ── stopping ──────────────────────────────────────────────────────────────────────────────────

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,10 +12,12 @@ import pytest
 
 from headway._link import Link
 from headway.job import Job, State, new_id
+from headway.keys import Keys
 from headway.progress import News, Progress
 from headway.pulse import FLUSH_S, Pulse, Source
-from headway.store import Keys, Settled, Store, ThreadStore
+from headway.store import Settled, Store, ThreadStore
 from tests.conftest import PARTITIONS, Keyspace, OwnServer, Until
+from tests.stepping import at_every_step
 
 RECORD = {
     "task": "work", "title": "Work", "owner": "me", "args": "[[],{}]", "options": "{}",
@@ -321,6 +323,20 @@ async def test_quiet_job_is_not_written(
 
     assert (await store.get(run.job_id)).rev == rev
     assert look.beats() - before == 1
+
+
+@pytest.mark.parametrize("look", [Pulse.wake, Pulse._wait])
+def test_wake_may_come_at_any_instant(
+    url: str, keys: Keys, look: Callable[[Pulse], object]
+) -> None:
+    """A finalizer may report in the middle of a wake, or while the thread waits for one."""
+
+    def scene() -> Pulse:
+        pulse = Pulse(ThreadStore(url, keys, "first"), lease_s=LEASE_S)
+        pulse.wake()
+        return pulse
+
+    assert at_every_step(scene, look=look, act=Pulse.wake, check=lambda pulse, _: pulse.close())
 
 
 def test_closing_what_was_never_opened(url: str, keys: Keys) -> None:

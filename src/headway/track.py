@@ -7,10 +7,11 @@ its iterator whenever somebody looks.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from itertools import chain, islice
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
-from headway._meter import Loop, Stage
+from headway._tree import Loop, Stage
 from headway.errors import BadInput
 from headway.job import plain
 
@@ -28,22 +29,19 @@ class Counting(Protocol):
         """Where in the tree of stages this code is."""
 
     def enter(self, node: Stage | Loop) -> None:
-        """The node begins, in this context."""
+        """The node begins, in this context. Raises nothing."""
 
     def leave(self, node: Stage | Loop) -> None:
-        """The node is over. Raises nothing."""
+        """The node is over. Raises nothing, takes no lock."""
 
     def resume_from(self, loop: Loop) -> int:
         """Register a loop that may be resumed; how many of its items were done before."""
 
-    def skipped(self) -> None:
-        """What was counted just now was done by an earlier attempt."""
-
-    def news(self) -> None:
-        """There is something new. Raises `JobCancelled` if the task is to stop so."""
+    def passing(self, loop: Loop) -> AbstractContextManager[None]:
+        """The block passes by what was done by an earlier attempt."""
 
     def news_of_end(self) -> None:
-        """There is something new. Raises nothing."""
+        """There is something new. Raises nothing, takes no lock."""
 
     def check(self) -> None:
         """Raise `JobCancelled` if the task is to stop so."""
@@ -66,43 +64,76 @@ class Track(Generic[T]):
         self._total = total
         self._unit = unit
         self._resume = resume
+        self._skip = 0
 
     def __iter__(self) -> Iterator[T]:
         iterable = self._iterable
         if not isinstance(iterable, Iterable):
             raise BadInput(f"track({iterable!r}) is asynchronous: go through it with 'async for'")
-        loop, skip = self._begin()
+        self._refuse_inner_resume()
         iterator = iter(iterable)
-        if skip:
-            loop.counted = sum(1 for _ in islice(iterator, skip))
-            self._progress.skipped()
-        if type(iterable) in _READABLE:
-            loop.source = (cast("Sequence[T]", iterable), iterator)
-            return chain(iterator, _Tail(self._progress, loop))
-        return _counted(self._progress, loop, iterator)
+        if type(iterable) not in _READABLE:
+            return self._counted(iterator)
+        loop = self._begin()
+        self._pass(loop, iterator)
+        loop.source = (cast("Sequence[T]", iterable), iterator)
+        return chain(iterator, _Tail(self._progress, loop))
 
     def __aiter__(self) -> AsyncIterator[T]:
         iterable = self._iterable
-        loop, skip = self._begin()
-        if isinstance(iterable, AsyncIterable):
-            return _AsyncCounted(self._progress, loop, aiter(iterable), skip)
-        return _AsyncCounted(self._progress, loop, _as_async(iterable), skip)
+        self._refuse_inner_resume()
+        iterator = aiter(iterable if isinstance(iterable, AsyncIterable) else _as_async(iterable))
+        loop = self._begin()
+        return _AsyncCounted(self._progress, loop, iterator, self._skip)
 
-    def _begin(self) -> tuple[Loop, int]:
-        progress = self._progress
-        around = progress.here()
-        if self._resume and _in_loop(around):
+    def _refuse_inner_resume(self) -> None:
+        if self._resume and _in_loop(self._progress.here()):
             # Which turn of the outer loop had come how far is not known any more.
             raise BadInput(
                 "track(…, resume=True) inside of another track(): give resume=True to the outer one"
             )
-        loop = Loop(self._total, around)
+
+    def _begin(self) -> Loop:
+        progress = self._progress
+        progress.check()
+        loop = Loop(self._total, progress.here())
         if self._unit is not None:
             loop.stage.unit = plain(self._unit, 40)
-        skip = progress.resume_from(loop) if self._resume else 0
+        if self._resume:
+            self._skip = progress.resume_from(loop)
         progress.enter(loop)
-        progress.news()
-        return loop, skip
+        return loop
+
+    def _pass(self, loop: Loop, iterator: Iterator[T]) -> None:
+        if not self._skip:
+            return
+        try:
+            with self._progress.passing(loop):
+                loop.counted = sum(1 for _ in islice(iterator, self._skip))
+        except BaseException:
+            _end(self._progress, loop, exhausted=False)
+            raise
+
+    def _counted(self, iterator: Iterator[T]) -> Iterator[T]:
+        # Begins with its first item: of a generator that was never begun nobody tells the end.
+        progress = self._progress
+        loop = self._begin()
+        try:
+            self._pass(loop, iterator)
+            for item in iterator:
+                yield item
+                loop.counted += 1
+                if progress.stopped is not None:
+                    progress.check()
+        finally:
+            _end(progress, loop, exhausted=True)
+
+
+def _end(progress: Counting, loop: Loop, *, exhausted: bool) -> None:
+    # May run in a finalizer, so in any thread and in the middle of anything: it takes no lock.
+    loop.close(exhausted=exhausted)
+    progress.leave(loop)
+    progress.news_of_end()
 
 
 # Sequences whose iterators tell exactly how many items they still hold.
@@ -123,30 +154,12 @@ class _Tail:
         return self
 
     def __next__(self) -> Any:
-        self._close(exhausted=True)
+        _end(self._progress, self._loop, exhausted=True)
         raise StopIteration
 
     def __del__(self) -> None:
         if self._loop.open:
-            self._close(exhausted=False)
-
-    def _close(self, *, exhausted: bool) -> None:
-        self._loop.close(exhausted=exhausted)
-        self._progress.leave(self._loop)
-        self._progress.news_of_end()
-
-
-def _counted(progress: Counting, loop: Loop, iterator: Iterator[T]) -> Iterator[T]:
-    try:
-        for item in iterator:
-            yield item
-            loop.counted += 1
-            if progress.stopped is not None:
-                progress.check()
-    finally:
-        loop.close(exhausted=True)
-        progress.leave(loop)
-        progress.news_of_end()
+            _end(self._progress, self._loop, exhausted=False)
 
 
 class _AsyncCounted(Generic[T]):
@@ -172,30 +185,25 @@ class _AsyncCounted(Generic[T]):
             self._loop.counted += 1
             self._out = False
         try:
-            while self._skip:
-                await self._skip_one()
+            if self._skip:
+                await self._pass()
             item = await anext(self._iterator)
         except BaseException:
-            self._close()
+            _end(self._progress, self._loop, exhausted=False)
             raise
         self._out = True
         return item
 
-    async def _skip_one(self) -> None:
-        await anext(self._iterator)
-        self._loop.counted += 1
-        self._skip -= 1
-        if not self._skip:
-            self._progress.skipped()
+    async def _pass(self) -> None:
+        with self._progress.passing(self._loop):
+            while self._skip:
+                await anext(self._iterator)
+                self._loop.counted += 1
+                self._skip -= 1
 
     def __del__(self) -> None:
         if self._loop.open:
-            self._close()
-
-    def _close(self) -> None:
-        self._loop.close(exhausted=False)
-        self._progress.leave(self._loop)
-        self._progress.news_of_end()
+            _end(self._progress, self._loop, exhausted=False)
 
 
 def _in_loop(node: Stage | Loop | None) -> bool:

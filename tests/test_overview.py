@@ -1,0 +1,168 @@
+"""All jobs for operators: order, pages, filters, minutes."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from headway._link import Link
+from headway.errors import BadInput
+from headway.job import Job, State, new_id
+from headway.keys import Keys
+from headway.overview import Filter, Listing, Overview
+from headway.store import Settled, Store
+from tests.conftest import PARTITIONS, Keyspace
+
+RECORD = {
+    "task": "count", "title": "Count", "owner": "ann", "args": "[[],{}]", "options": "{}",
+    "on_lost": "fail", "max_attempts": "1",
+}  # fmt: skip
+DONE = Settled(State.SUCCEEDED, "{}", result='"' + "x" * 1000 + '"')
+LEASE_S = 60.0
+
+
+@pytest.fixture
+def overview(link: Link, keys: Keys) -> Overview:
+    """What is looked with."""
+    return Overview(link, keys)
+
+
+async def queued(store: Store, **fields: str) -> Job:
+    return await store.create(new_id(PARTITIONS), {**RECORD, **fields}, LEASE_S)
+
+
+async def running(store: Store, **fields: str) -> Job:
+    job = await queued(store, **fields)
+    claim = await store.claim(job.id, LEASE_S)
+    assert claim is not None
+    return claim.job
+
+
+async def ended(store: Store, settled: Settled = DONE, **fields: str) -> Job:
+    job = await running(store, **fields)
+    assert await store.finish(job, settled)
+    return job
+
+
+async def pages(overview: Overview, wanted: Filter, limit: int) -> list[list[str]]:
+    found, after = [], None
+    while True:
+        page = await overview.page(wanted, after=after, limit=limit)
+        found.append([job.id for job in page.jobs])
+        if (after := page.after) is None:
+            return found
+
+
+async def test_nothing_is_a_page(overview: Overview) -> None:
+    """An empty store has one empty page, and no minutes in which something ended."""
+    assert await overview.page(Filter()) == Listing([], None)
+    assert await overview.counts() == (0, 0)
+    assert sum(minute.succeeded for minute in await overview.recent()) == 0
+
+
+async def test_pages_hold_each_job_once_in_order(overview: Overview, store: Store) -> None:
+    """What lives comes first, the newest first; then what has ended, the latest first."""
+    over = [(await ended(store)).id for _ in range(45)]
+    live = [(await (running if n % 2 else queued)(store)).id for n in range(7)]
+
+    found = await pages(overview, Filter(), 10)
+
+    everything = [i for page in found for i in page]
+    assert sorted(everything) == sorted(live + over)
+    assert set(everything[:7]) == set(live)
+    assert all(len(page) == 10 for page in found[:-1])
+    jobs = await store.get_all(everything)
+    assert [j.finished_at for j in jobs.values()][7:] == sorted(
+        (j.finished_at for j in jobs.values() if j.finished_at), reverse=True
+    )
+    created = [j.created_at for j in jobs.values()][:7]
+    assert created == sorted(created, reverse=True)
+
+
+async def test_many_that_end_at_once_are_all_listed(
+    overview: Overview, store: Store, keyspace: Keyspace, keys: Keys
+) -> None:
+    """Hundreds in one millisecond of one partition do not hide one another."""
+    over = [(await ended(store)).id for _ in range(120)]
+    for name in map(keys.ends, keys.all_partitions()):
+        for member in keyspace.client.zrange(name, 0, -1):
+            keyspace.client.zadd(name, {str(member): 4_000_000_000_000})
+
+    found = await pages(overview, Filter(), 7)
+
+    assert sorted(i for page in found for i in page) == sorted(over)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "count"),
+    [
+        (Filter(state=State.FAILED), 3),
+        (Filter(state=State.RUNNING), 2),
+        (Filter(state=State.QUEUED), 1),
+        (Filter(task="other"), 2),
+        (Filter(owner="bob"), 2),
+        (Filter(owner="bob", state=State.RUNNING), 1),
+        (Filter(owner="nobody"), 0),
+    ],
+)
+async def test_filters(overview: Overview, store: Store, wanted: Filter, count: int) -> None:
+    """State, task and owner, and all together."""
+    for _ in range(30):
+        await ended(store)
+    for _ in range(3):
+        await ended(store, Settled(State.FAILED, "{}"))
+    await ended(store, task="other")
+    await ended(store, task="other", owner="bob")
+    await running(store)
+    await running(store, owner="bob")
+    await queued(store)
+
+    found = await pages(overview, wanted, 2)
+
+    assert sum(map(len, found)) == count
+
+
+async def test_large_values_are_not_read(overview: Overview, store: Store) -> None:
+    """A list does not carry the results of its jobs."""
+    await ended(store)
+
+    page = await overview.page(Filter())
+
+    assert page.jobs[0].result is None
+    assert page.jobs[0].state is State.SUCCEEDED
+
+
+async def test_minutes_count_what_ended(overview: Overview, store: Store) -> None:
+    """By state, and with the time that jobs waited to begin."""
+    for settled in (DONE, DONE, Settled(State.FAILED, "{}"), Settled(State.CANCELLED, "{}")):
+        await ended(store, settled)
+
+    minutes = await overview.recent(300)
+
+    assert len(minutes) == 6
+    assert (sum(m.succeeded for m in minutes), sum(m.failed for m in minutes)) == (2, 1)
+    assert sum(m.cancelled for m in minutes) == 1
+    waits = [m.wait_s for m in minutes if m.wait_s is not None]
+    assert waits
+    assert all(0 <= wait < 5 for wait in waits)
+    assert minutes[-1].at <= time.time() < minutes[-1].at + 120
+
+
+async def test_counts(overview: Overview, store: Store) -> None:
+    """What lives, and what is kept."""
+    await ended(store)
+    await running(store)
+    await queued(store)
+
+    assert await overview.counts() == (2, 1)
+
+
+@pytest.mark.parametrize("after", ["", "x", "e~now~", "l~1", "e~~", "\x00"])
+async def test_place_that_nobody_gave_is_refused(overview: Overview, after: str) -> None:
+    """`after` comes from strangers."""
+    if after == "l~1":
+        assert (await overview.page(Filter(), after=after)).jobs == []
+        return
+    with pytest.raises(BadInput, match="give what an earlier page said"):
+        await overview.page(Filter(), after=after)
