@@ -3,54 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import random
-import shutil
 import sys
-import tempfile
-import time
-from pathlib import Path
+from dataclasses import fields
 
-from tests.chaos.driver import Driver
-from tests.chaos.evidence import Evidence
-from tests.chaos.figures import figures
-from tests.chaos.invariants import Broken, check
 from tests.chaos.plan import Plan
-
-STORIES_TOLD = 5
-
-
-def run(plan: Plan) -> tuple[Evidence, list[Broken]]:
-    """Run a plan, print what came of it, and say what is broken."""
-    folder = Path(tempfile.mkdtemp(prefix="headway-chaos-"))
-    began_at = time.monotonic()
-    print(f"chaos: {plan}", flush=True)
-    evidence = asyncio.run(Driver(plan, folder).run())
-    broken = check(evidence)
-    print(*figures(evidence), sep="\n")
-    print(f"{time.monotonic() - began_at:.0f} s, broken: {len(broken)}")
-    told: set[str] = set()
-    for one in broken:
-        print(f"\nBROKEN: {one.rule}: {one.why}")
-        if one.story and one.story.id not in told and len(told) < STORIES_TOLD:
-            told.add(one.story.id)
-            print(evidence.tell(one.story))
-    if broken:
-        print(f"\nseed {plan.seed}; everything of this run is in {folder}")
-    else:
-        shutil.rmtree(folder)
-    return evidence, broken
+from tests.chaos.run import run
 
 
 def main() -> int:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
-    parser.add_argument("--seconds", type=float, default=Plan.seconds, help="how long it strikes")
-    parser.add_argument("--jobs", type=int, default=Plan.jobs)
-    parser.add_argument("--faults", type=int, default=Plan.faults)
-    parser.add_argument("--lease", dest="lease_s", type=float, default=Plan.lease_s)
-    parser.add_argument("--fsync", choices=["always", "everysec"], default=Plan.fsync)
+    for option in fields(Plan)[1:]:
+        parser.add_argument(f"--{option.name}", type=type(option.default), default=option.default)
     _, broken = run(Plan(**vars(parser.parse_args())))
     return 1 if broken else 0
 

@@ -4,185 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import secrets
+import math
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-
-from headway.job import PARTITIONS
-from headway.store import Keys
-from tests.chaos.evidence import TERMINAL, Death, Evidence, Hit, Sight
+from tests.chaos.evidence import TERMINAL, Evidence, Hit
 from tests.chaos.plan import Order, Plan, Strike
 from tests.chaos.store import ChaosStore
+from tests.chaos.witness import PREFIX, Witness
+from tests.chaos.workers import Workers
 from tests.conftest import Keyspace
 
-PREFIX: Final = "chaos"
 POLL_S: Final = 0.02
-READ_S: Final = 0.5
 SETTLE_S: Final = 60.0  # from the last fault to the end of the last job
-GONE_S = 5.0
-STOP_S: Final = 30.0
-TOKEN: Final = "CHAOS_TOKEN"  # marks our processes, so that orphans are found
-
-
-class Workers:
-    """The worker processes, each in its slot; whoever ends is followed by a new one."""
-
-    def __init__(self, plan: Plan, folder: Path, url: str) -> None:
-        self.token = secrets.token_hex(8)
-        self.deaths: list[Death] = []
-        self._env = {
-            **os.environ,
-            "CHAOS_FOLDER": str(folder),
-            "CHAOS_URL": url,
-            "CHAOS_LEASE_S": str(plan.lease_s),
-            "CHAOS_DRAIN_S": str(plan.drain_s),
-            TOKEN: self.token,
-        }
-        self._folder = folder
-        self._number = 0
-        self._closing = False
-        self.slots = [self._spawn() for _ in range(plan.workers)]
-
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        self._number += 1
-        with (self._folder / f"worker{self._number}.log").open("wb") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "tests.chaos.worker"],
-                env=self._env,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    async def keep(self) -> None:
-        """Bury the dead, and put others in their place."""
-        while True:
-            for slot, process in enumerate(self.slots):
-                if process.poll() is not None:
-                    self._bury(process)
-                    self.slots[slot] = self._spawn()
-            await asyncio.sleep(POLL_S)
-
-    def _bury(self, process: subprocess.Popen[bytes]) -> None:
-        self.deaths.append(Death(time.monotonic(), process.pid, process.returncode))
-        assert process.stdin is not None
-        with suppress(BrokenPipeError):
-            process.stdin.close()
-
-    def tell(self, slot: int, do: str, **order: Any) -> None:
-        """Say something to a worker. One that dies meanwhile does not hear it."""
-        stdin = self.slots[slot].stdin
-        assert stdin is not None
-        with suppress(BrokenPipeError):
-            stdin.write(json.dumps({"do": do, **order}).encode() + b"\n")
-            stdin.flush()
-
-    async def stop(self) -> list[str]:
-        """Let all of them end, and say what is wrong with how they did."""
-        for process in self.slots:
-            process.terminate()
-        give_up_at = time.monotonic() + STOP_S
-        while any(p.poll() is None for p in self.slots) and time.monotonic() < give_up_at:
-            await asyncio.sleep(POLL_S)
-        wrong = [f"worker {p.pid} did not end" for p in self.slots if p.poll() is None]
-        wrong += [f"worker {p.pid} ended with {p.returncode}" for p in self.slots if p.returncode]
-        self.kill()
-        return wrong
-
-    def kill(self) -> None:
-        for process in self.slots:
-            process.kill()
-            process.wait()
-            self._bury(process)
-
-    def orphans(self) -> list[int]:
-        """Processes of this run that are not one of the workers, nor below one of them."""
-        ours = {process.pid for process in self.slots if process.poll() is None}
-        return [pid for pid, parent in self._marked() if pid not in ours and parent not in ours]
-
-    def _marked(self) -> Iterator[tuple[int, int]]:
-        for path in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                if f"{TOKEN}={self.token}".encode() in (path / "environ").read_bytes():
-                    yield (
-                        int(path.name),
-                        int((path / "stat").read_text().rpartition(")")[2].split()[1]),
-                    )
-
-
-class Witness:
-    """Sees every announcement of every job, and reads each record now and then."""
-
-    def __init__(self, url: str, evidence: Evidence) -> None:
-        self._client = redis.asyncio.Redis.from_url(
-            url, decode_responses=True, protocol=2, socket_timeout=10, retry=Retry(NoBackoff(), 0)
-        )
-        self._keys = Keys(PREFIX, PARTITIONS)
-        self._evidence = evidence
-        self._known: dict[str, None] = {}
-        self._subscribed = 0
-
-    def watch(self, job_id: str) -> None:
-        self._known.setdefault(job_id)
-
-    async def listen(self) -> None:
-        """Hear, for ever; after a break begin anew with all."""
-        while True:
-            with suppress(redis.RedisError, OSError):
-                async with self._client.pubsub() as pubsub:
-                    await pubsub.ssubscribe("nothing")
-                    self._subscribed = 0
-                    while True:
-                        await self._subscribe(pubsub)
-                        self._hear(await pubsub.get_message(timeout=POLL_S))
-            await asyncio.sleep(POLL_S)
-
-    async def _subscribe(self, pubsub: Any) -> None:
-        new = [*self._known][self._subscribed :]
-        if new:
-            await pubsub.ssubscribe(*map(self._keys.record, new))
-            self._subscribed += len(new)
-
-    def _hear(self, message: dict[str, Any] | None) -> None:
-        if message and message["type"] == "smessage":
-            job_id = message["channel"].rpartition(":")[2]
-            sight = Sight(time.monotonic(), json.loads(message["data"]))
-            self._evidence.story(job_id).heard.append(sight)
-
-    async def read_on(self) -> None:
-        """Read what has not ended, for ever."""
-        while True:
-            with suppress(redis.RedisError, OSError):
-                await self.read([i for i in self._known if not self._ended(i)])
-            await asyncio.sleep(READ_S)
-
-    def _ended(self, job_id: str) -> bool:
-        read = self._evidence.story(job_id).read
-        return bool(read) and read[-1].state in TERMINAL
-
-    async def read(self, job_ids: list[str]) -> None:
-        async with self._client.pipeline(transaction=False) as pipeline:
-            for job_id in job_ids:
-                pipeline.hgetall(self._keys.record(job_id))
-            records = await pipeline.execute()
-        for job_id, fields in zip(job_ids, records, strict=True):
-            if fields:
-                self._evidence.story(job_id).read.append(Sight(time.monotonic(), fields))
-
-    async def aclose(self) -> None:
-        await self._client.aclose()
+TOLD_S: Final = 15.0  # from there until every watcher has heard of it
+UP_S: Final = 60.0  # from the start of a worker to its first word
+GONE_S: Final = 10.0
 
 
 class Driver:
@@ -191,9 +33,8 @@ class Driver:
     def __init__(self, plan: Plan, folder: Path) -> None:
         self.plan = plan
         self.folder = folder
-        self.evidence = Evidence(plan.lease_s, time.time() - time.monotonic())
+        self.evidence = Evidence(plan.lease_s, time.time() - time.monotonic(), plan.slack_s)
         self.store = ChaosStore(folder / "store", fsync=plan.fsync)
-        self._told = 0
         self._events: list[dict[str, Any]] = []
         self._accepted: dict[int, str] = {}
         self._up: set[int] = set()
@@ -206,10 +47,18 @@ class Driver:
         self.witness = Witness(self.store.url, self.evidence)
         servants = [
             asyncio.create_task(serve())
-            for serve in (self.workers.keep, self._hear, self.witness.listen, self.witness.read_on)
+            for serve in (
+                self.workers.keep,
+                self._hear,
+                self._feel,
+                self.witness.listen,
+                self.witness.read_on,
+            )
         ]
         try:
-            await self._until(lambda: len(self._up) >= self.plan.workers, "the workers are up")
+            await self._until(
+                lambda: len(self._up) >= self.plan.workers, "the workers are up", UP_S
+            )
             self._began = time.monotonic()
             await asyncio.gather(
                 *self._at_their_times(self.plan.orders(), self._order),
@@ -235,11 +84,19 @@ class Driver:
 
         return [one(number, plan) for number, plan in enumerate(plans)]
 
-    async def _until(self, holds: Callable[[], object], what: str, within_s: float = 30.0) -> None:
+    async def _until(self, holds: Callable[[], object], what: str, within_s: float) -> None:
         give_up_at = time.monotonic() + within_s
         while not holds():
             assert time.monotonic() < give_up_at, f"waited in vain until {what}"
             await asyncio.sleep(POLL_S)
+
+    async def _feel(self) -> None:
+        """How late this machine is when it has much to do: what is timed may be as late."""
+        while True:
+            asleep_at = time.monotonic()
+            await asyncio.sleep(POLL_S)
+            late_s = time.monotonic() - asleep_at - POLL_S
+            self.evidence.late_s = max(self.evidence.late_s, late_s)
 
     # ── what the workers tell ─────────────────────────────────────────────────────────────────
 
@@ -287,71 +144,83 @@ class Driver:
                 self.workers.slots[slot].pid in self._up and self.workers.slots[slot].poll() is None
             ),
             "the worker to be struck is up",
-            60,
+            UP_S,
         )
         return self.workers.slots[slot]
 
-    def _hit(self, strike: Strike, pid: int, seconds: float = 0.0) -> None:
-        now = time.monotonic()
-        self.evidence.hits.append(Hit(now, strike.kind, pid, now + seconds))
+    @contextmanager
+    def _hit(self, strike: Strike, pid: int) -> Iterator[None]:
+        """Around a fault: it is told with the moments when it really began and was over."""
+        hits, at = self.evidence.hits, time.monotonic()
+        number = len(hits)
+        hits.append(Hit(at, strike.kind, pid, math.inf))
+        try:
+            yield
+        finally:
+            hits[number] = Hit(at, strike.kind, pid, time.monotonic())
 
     async def _do_kill(self, strike: Strike) -> None:
         process = await self._ready(strike.slot)
-        self._hit(strike, process.pid)
-        process.kill()
+        with self._hit(strike, process.pid):
+            process.kill()
 
     async def _do_term(self, strike: Strike) -> None:
         process = await self._ready(strike.slot)
-        self._hit(strike, process.pid, self.plan.drain_s)
-        process.terminate()
+        with self._hit(strike, process.pid):
+            process.terminate()
+            await asyncio.sleep(self.plan.drain_s)
 
     async def _do_freeze(self, strike: Strike) -> None:
         process = await self._ready(strike.slot)
-        self._hit(strike, process.pid, strike.seconds)
-        process.send_signal(signal.SIGSTOP)
-        await asyncio.sleep(strike.seconds)
-        process.send_signal(signal.SIGCONT)
+        with self._hit(strike, process.pid):
+            process.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(strike.seconds)
+            process.send_signal(signal.SIGCONT)
 
     async def _do_clock(self, strike: Strike) -> None:
         process = await self._ready(strike.slot)
-        self._hit(strike, process.pid)
-        self.workers.tell(strike.slot, "clock_jump", seconds=strike.seconds)
+        with self._hit(strike, process.pid):
+            self.workers.tell(strike.slot, "clock_jump", seconds=strike.seconds)
 
     async def _do_poison(self, strike: Strike) -> None:
         process = await self._ready(strike.slot)
-        self._hit(strike, process.pid)
-        self.workers.tell(
-            strike.slot, "start", number=-1, task="poison", owner="owner0", key=None, watch=False,
-            args=[1, 0.0, 0],
-        )  # fmt: skip
+        with self._hit(strike, process.pid):
+            self.workers.tell(
+                strike.slot, "start", number=-1, task="poison", owner="owner0", key=None,
+                watch=False, args=[1, 0.0, 0],
+            )  # fmt: skip
 
     async def _do_store_kill(self, strike: Strike) -> None:
         async with self._store_lock:
-            self._hit(strike, 0, strike.seconds + 0.5)
-            self.store.kill()
-            await asyncio.sleep(strike.seconds)
-            await asyncio.to_thread(self.store.start)
+            with self._hit(strike, 0):
+                self.store.kill()
+                await asyncio.sleep(strike.seconds)
+                await asyncio.to_thread(self.store.start)
 
     async def _do_store_freeze(self, strike: Strike) -> None:
         async with self._store_lock:
-            self._hit(strike, 0, strike.seconds)
-            self.store.send(signal.SIGSTOP)
-            await asyncio.sleep(strike.seconds)
-            self.store.send(signal.SIGCONT)
+            with self._hit(strike, 0):
+                self.store.send(signal.SIGSTOP)
+                await asyncio.sleep(strike.seconds)
+                self.store.send(signal.SIGCONT)
 
     async def _do_store_pause(self, strike: Strike) -> None:
-        await self._tell_store(strike, "CLIENT", "PAUSE", round(strike.seconds * 1000), "ALL")
+        async with self._store_lock:
+            with self._hit(strike, 0):
+                pause_ms = round(strike.seconds * 1000)
+                await asyncio.to_thread(self.store.say, "CLIENT", "PAUSE", pause_ms, "ALL")
+                await asyncio.to_thread(self.store.say, "PING")  # answered when it is over
 
     async def _do_cut_normal(self, strike: Strike) -> None:
-        await self._tell_store(strike, "CLIENT", "KILL", "TYPE", "normal")
+        await self._cut(strike, "normal")
 
     async def _do_cut_pubsub(self, strike: Strike) -> None:
-        await self._tell_store(strike, "CLIENT", "KILL", "TYPE", "pubsub")
+        await self._cut(strike, "pubsub")
 
-    async def _tell_store(self, strike: Strike, *command: str | int) -> None:
+    async def _cut(self, strike: Strike, kind: str) -> None:
         async with self._store_lock:
-            self._hit(strike, 0, strike.seconds)
-            await asyncio.to_thread(self.store.say, *command)
+            with self._hit(strike, 0):
+                await asyncio.to_thread(self.store.say, "CLIENT", "KILL", "TYPE", kind)
 
     # ── the end ───────────────────────────────────────────────────────────────────────────────
 
@@ -367,8 +236,9 @@ class Driver:
 
     async def _end(self, servants: list[asyncio.Task[None]]) -> list[str]:
         """Look at everything once more, in the workers and in the store, then stop them."""
-        await asyncio.sleep(1.0)  # announcements, ends of children and of watchers
-        left = [f"process {pid} is an orphan" for pid in self.workers.orphans()]
+        with suppress(AssertionError):  # who was not told is told by the invariants
+            await self._until(lambda: not self._waiting(), "all who watch have been told", TOLD_S)
+        left = [f"process {pid} is an orphan" for pid in await self._left()]
         for servant in servants:
             servant.cancel()
         await asyncio.wait(servants)
@@ -384,6 +254,13 @@ class Driver:
             left.append(str(error))
         keyspace.client.close()
         return left
+
+    def _waiting(self) -> set[str]:
+        """Who watches, in a worker that lives, a job whose end is not told there yet."""
+        alive = {process.pid for process in self.workers.slots if process.poll() is None}
+        here = [e for e in self._events if e["pid"] in alive]
+        told = {e["watcher"] for e in here if e["event"] == "seen" and e["state"] in TERMINAL}
+        return {e["watcher"] for e in here if e["event"] == "watching"} - told
 
     async def _left(self) -> list[int]:
         """What outlives its worker by more than a moment; its helpers end just after it."""

@@ -74,7 +74,7 @@ class Story:
     read: list[Sight] = field(default_factory=list)
     deeds: list[Deed] = field(default_factory=list)
     finished: list[dict[str, Any]] = field(default_factory=list)
-    watched: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    watched: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     tries: list[dict[str, str]] = field(default_factory=list)
     record: Fields = field(default_factory=dict)
     cancel_asked: bool = False
@@ -98,6 +98,11 @@ class Story:
         error = json.loads(self.record.get("error") or "null")
         return str(error["code"]) if error and self.record["state"] == "failed" else None
 
+    def worker(self, attempt: int) -> int:
+        """The worker that ran an attempt which is over; its code may have run in a child of it."""
+        of = (one["worker"] for one in self.tries if int(one["attempt"]) == attempt)
+        return int(next(of, "?:0:?").split(":")[1])
+
     def of(self, what: str, attempt: int | None = None) -> list[Deed]:
         """Its deeds of one kind, of one attempt or of all."""
         return [d for d in self.deeds if d.what == what and attempt in {None, d.attempt}]
@@ -110,6 +115,10 @@ class Evidence:
     lease_s: float
     epoch: float
     """What to add to a monotonic moment to compare it with the store's clock."""
+    slack_s: float
+    """How late what has no time of its own may be; see also `late_s`."""
+    late_s: float = 0.0
+    """The longest that the machine let a process wait for its turn."""
     stories: dict[str, Story] = field(default_factory=dict)
     hits: list[Hit] = field(default_factory=list)
     deaths: list[Death] = field(default_factory=list)
@@ -147,9 +156,9 @@ class Evidence:
                 case "finished":
                     self.story(event["id"]).finished.append(event)
                 case "watching":
-                    self.story(event["id"]).watched.setdefault(event["pid"], [])
+                    self.story(event["id"]).watched.setdefault(event["watcher"], [])
                 case "seen":
-                    self.story(event["id"]).watched[event["pid"]].append(event)
+                    self.story(event["id"]).watched[event["watcher"]].append(event)
 
     def take_deeds(self, folder: Path) -> None:
         """Read what the tasks wrote."""

@@ -35,6 +35,7 @@ def figures(evidence: Evidence) -> list[str]:
             f"lost {len(lost)}, ends: {_counts(states)}"
         ),
         f"errors: {_counts(codes)}",
+        f"the machine let a process wait for its turn {evidence.late_s:.2f} s at most",
         f"faults {faults.total()}: {_counts(faults)}",
         (
             f"attempts {sum(int(s.record['attempt']) for s in stories)}, items done {len(items)}, "

@@ -14,7 +14,7 @@ from tests.chaos.evidence import TERMINAL, Deed, Evidence, Sight, Story, by_key
 from tests.chaos.works import CHILDREN
 
 FLUSH_S: Final = 0.1
-SLACK_S: Final = 0.6  # of a machine with more to do than it has cores
+SETTLE_S: Final = 2.0  # the longest pause between two tries to write an end
 Rule = Callable[[Evidence, Story], Iterator[str]]
 
 
@@ -111,16 +111,17 @@ def completed_is_not_lost(evidence: Evidence, story: Story) -> Iterator[str]:
     if story.code not in {"lost", "interrupted"}:
         return
     for deed in story.of("end"):
+        pid = story.worker(deed.attempt)
         # Until the store has the end it can be lost with its process; an outage makes that longer.
-        until = deed.at + 0.5
-        while evidence.store_was_out(deed.at, until) and not evidence.stopped(
-            deed.pid, deed.at, until
-        ):
-            later = max(h.until for h in evidence.hits if h.pid == 0 and h.at <= until) + 2.5
+        late_s = evidence.slack_s + evidence.late_s
+        until = deed.at + late_s
+        while evidence.store_was_out(deed.at, until) and not evidence.stopped(pid, deed.at, until):
+            later = max(h.until for h in evidence.hits if h.pid == 0 and h.at <= until)
+            later += SETTLE_S + late_s
             if later <= until:
                 break
             until = later
-        if not evidence.stopped(deed.pid, deed.at - 0.5, until):
+        if not evidence.stopped(pid, deed.at - late_s, until):
             yield f"its function returned in attempt {deed.attempt}, and it is {story.code}"
 
 
@@ -181,12 +182,13 @@ def _repeated_too_much(
     last = max((d for d in before if d.attempt == first.attempt - 1), default=None, key=_moment)
     if last is None:
         return ""
-    stopped_at = min(
-        [last.at, *(h.at for h in evidence.hits if h.pid == last.pid and h.at > last.at - 60)]
-    )
+    pid = story.worker(last.attempt)
+    hits = [h.at for h in evidence.hits if h.pid == pid and last.at - 60 < h.at < first.at]
+    stopped_at = min([last.at, *hits])
     if evidence.store_was_out(stopped_at - 3, last.at):
         return ""
-    safe = [d for d in before if d.at < stopped_at - FLUSH_S - SLACK_S]
+    written_at = stopped_at - FLUSH_S - evidence.slack_s - evidence.late_s
+    safe = [d for d in before if d.at < written_at]
     most = max((d.number for d in safe), default=-1)
     return f"item {most} was done {stopped_at:.3f} before" if most >= first.number else ""
 
@@ -231,14 +233,14 @@ def _may_be_cancelled(evidence: Evidence, story: Story) -> bool:
 
 def watchers_are_told(evidence: Evidence, story: Story) -> Iterator[str]:
     """Whoever watches sees rev rise, and the end, if the watcher's own process lives."""
-    for pid, seen in story.watched.items():
+    for watcher, seen in story.watched.items():
         revs = [event["rev"] for event in seen]
         if revs != sorted(set(revs)):
-            yield f"the watcher in {pid} saw {revs}"
-        dead = any(d.pid == pid for d in evidence.deaths)
+            yield f"the watcher {watcher} saw {revs}"
+        dead = any(watcher.startswith(f"{d.pid}-") for d in evidence.deaths)
         last = seen[-1]["state"] if seen else None
         if not dead and last != story.record["state"]:
-            yield f"the watcher in {pid} saw {last} last"
+            yield f"the watcher {watcher} saw {last} last"
 
 
 def is_listed(evidence: Evidence, story: Story) -> Iterator[str]:

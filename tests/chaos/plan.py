@@ -4,7 +4,7 @@ from the seed."""
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 __all__ = ["FAULTS", "Order", "Plan", "Strike"]
@@ -83,6 +83,14 @@ class Plan:
     lease_s: float = 2.0
     drain_s: float = 0.5
     fsync: str = "always"
+    slack_s: float = 0.6
+    """What may be late on a machine with more to do than it has cores."""
+
+    @property
+    def options(self) -> str:
+        """What `python -m tests.chaos` is given to do the same again."""
+        chosen = {f.name: getattr(self, f.name) for f in fields(self)}
+        return " ".join(f"--{name} {value}" for name, value in chosen.items())
 
     def orders(self) -> list[Order]:
         """The jobs, in the order of their start."""

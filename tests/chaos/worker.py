@@ -4,6 +4,7 @@ its standard input; what it has to tell goes as JSON lines into the file `events
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -45,6 +46,7 @@ class Worker:
         self._stop = asyncio.Event()
         self._doing: set[asyncio.Task[None]] = set()
         self._clock = time.time
+        self._watchers = itertools.count(1)
 
     async def serve(self) -> None:
         self._loop.add_signal_handler(signal.SIGTERM, self._stop.set)
@@ -80,9 +82,10 @@ class Worker:
             await self._watch(job.id)
 
     async def _watch(self, id: str) -> None:
-        tell("watching", id=id)
+        watcher = f"{os.getpid()}-{next(self._watchers)}"
+        tell("watching", id=id, watcher=watcher)
         async for job in headway.watch(id):
-            tell("seen", id=id, rev=job.rev, state=str(job.state), attempt=job.attempt)
+            tell("seen", id=id, watcher=watcher, rev=job.rev, state=str(job.state))
 
     async def _cancel(self, id: str) -> None:
         try:
