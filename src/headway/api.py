@@ -31,10 +31,10 @@ from headway.http import (
     Reply,
     Request,
     cors,
-    entity_tags,
     from_here,
     preflight,
     safe_url,
+    unchanged,
     wait_s,
     waited,
 )
@@ -139,11 +139,11 @@ class Api:
         job, viewer = await self._watchable(request, job_id)
         html = request.wants_html
         tag = _tag(job, viewer, html=html)
-        if tag in entity_tags(request):
+        if unchanged(request, tag):
             job = await self._changed(job, viewer, wait_s(request))
             tag = _tag(job, viewer, html=html)
         headers = [("ETag", tag), PRIVATE, VARY, NOSNIFF, *_soon(job), *waited(request)]
-        if tag in entity_tags(request):
+        if unchanged(request, tag):
             return Reply(304, headers)
         found = document(job, request.base, viewer)
         if html:
@@ -167,12 +167,12 @@ class Api:
         html = request.wants_html
         found = await self._listed(viewer, ids, asked=asked)
         tag = _tag_of_all(found, viewer, html=html)
-        seconds = wait_s(request) if asked and tag in entity_tags(request) else 0
+        seconds = wait_s(request) if asked and unchanged(request, tag) else 0
         if seconds and await self._any_changed(found, viewer, seconds):
             found = await self._listed(viewer, ids, asked=asked)
             tag = _tag_of_all(found, viewer, html=html)
         headers = [("ETag", tag), PRIVATE, VARY, NOSNIFF, *(waited(request) if asked else [])]
-        if tag in entity_tags(request):
+        if unchanged(request, tag):
             return Reply(304, headers)
         documents = [document(job, request.base, viewer) for job in found]
         if html:
@@ -240,7 +240,7 @@ class Api:
     async def _openapi(self, request: Request) -> Reply:
         body, tag = _described(request.base, self._limits)
         headers = [REVALIDATED, ("ETag", tag), NOSNIFF]
-        if tag in entity_tags(request):
+        if unchanged(request, tag):
             return Reply(304, headers)
         return Reply(200, [*headers, JSON], body)
 
@@ -259,7 +259,7 @@ class Api:
             ("Cross-Origin-Resource-Policy", "cross-origin" if self._origins else "same-origin"),
             NOSNIFF,
         ]
-        if tag in entity_tags(request):
+        if unchanged(request, tag):
             return Reply(304, headers)
         if zipped:
             return Reply(200, [*headers, ("Content-Encoding", "gzip")], file.zipped)

@@ -194,6 +194,7 @@ def cookies_of(header: str | None) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for part in (header or "").split(";"):
-        name, _, value = part.strip().partition("=")
-        found.setdefault(name, value.strip('"'))
+        name, equals, value = part.strip().partition("=")
+        if name and equals:
+            found.setdefault(name, value.strip('"'))
     return found

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 __all__ = [
     "JSON", "NOSNIFF", "NO_STORE", "PRIVATE", "VARY", "Pieces", "Reply", "Request",
-    "cors", "entity_tags", "from_here", "idempotency_key", "preflight", "safe_url", "wait_s",
+    "cors", "from_here", "idempotency_key", "preflight", "safe_url", "unchanged", "wait_s",
     "waited",
 ]  # fmt: skip
 
@@ -76,10 +76,11 @@ class Reply:
     body: bytes | Pieces = field(default=b"", repr=False)
 
 
-def entity_tags(request: Request) -> set[str]:
-    """The entity tags of If-None-Match; nonsense matches nothing."""
+def unchanged(request: Request, tag: str) -> bool:
+    """True if If-None-Match knows *tag*; nonsense matches nothing. Source: RFC 9110, 13.1.2."""
     header = request.headers.get("if-none-match", "")
-    return {tag.strip().removeprefix("W/") for tag in header.split(",")[:100]}
+    known = {one.strip().removeprefix("W/") for one in header.split(",")[:100]}
+    return tag in known or header.strip() == "*"
 
 
 def wait_s(request: Request) -> float:

@@ -35,7 +35,7 @@ _PARTS: Final = {"headway.js": ("words.js", "watcher.js", "bar.js", "headway.js"
 """What every page needs travels as one file: a single request, and never a mixture of versions."""
 _JOINT: Final = re.compile(rb'^(?:import|export) \{[^}]*\} from "\./\w+\.js";\n', re.MULTILINE)
 _REMARK: Final = re.compile(
-    rb"^\t*/\*\*.*?\*/\n|/\*\* .*?\*/ ?|[ \t]+// [^\n]*$|^// [^\n]*\n|^\t+",
+    rb"^\t*/\*\*.*?\*/\n|/\*\* .*?\*/ ?|[ \t]+// [^\n]*$|^// [^\n]*\n|^\t+|^\n",
     re.DOTALL | re.MULTILINE,
 )
 _LATER: Final = re.compile(rb'import\("\./(\w+\.js)"\)')
