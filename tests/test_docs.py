@@ -11,6 +11,8 @@ import pytest
 import headway
 from headway.job import TRANSITIONS, State
 from headway.store import MUTABLE, SCRIPTS
+from headway.surface import OPERATIONS
+from tests import generated
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -78,15 +80,27 @@ def test_links_lead_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name} → {target}"
 
 
-def test_codes_of_problems_are_documented() -> None:
-    """Every code that a client can get stands in the docs."""
-    code = "".join((ROOT / "src" / "headway" / f"{n}.py").read_text() for n in ("api", "runner"))
+@pytest.mark.parametrize(("page", "name"), generated.TABLES)
+def test_tables_are_made_of_the_code(page: str, name: str) -> None:
+    """What `python -m tests.generated` would write is what the docs have."""
+    assert generated.table(page, name) == generated.TABLES[page, name]()
+
+
+def test_codes_of_failures_are_documented() -> None:
+    """Every code of an error that a job can have stands in the docs."""
+    code = (ROOT / "src" / "headway" / "runner.py").read_text()
     docs = "".join(page.read_text() for page in PAGES)
-    codes = set(re.findall(r'problem\(\s*\d+,\s*"(\w+)"', code))
-    codes |= set(re.findall(r'Failure\(\s*"(\w+)"', code))
+    codes = set(re.findall(r'Failure\(\s*"(\w+)"', code))
 
     assert codes
     assert not {c for c in codes if f"`{c}`" not in docs}
+
+
+def test_operations_are_documented() -> None:
+    """Every route has its row, and every row of a route is one."""
+    rows = re.findall(r"`([A-Z]+) (/jobs[^`?]*)", (ROOT / "docs" / "http.md").read_text())
+
+    assert {(one.method, f"/jobs{one.path}") for one in OPERATIONS} == set(rows)
 
 
 def test_states_are_documented() -> None:

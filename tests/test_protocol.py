@@ -528,6 +528,7 @@ async def test_forgotten_job_is_gone_for_its_watchers(shop: Shop, until: Until) 
     ended = await shop.link.using(owner="ann").start("x")
     going = await shop.wait.using(owner="ann").start()
     await shop.ended(ended.id)
+    await shop.running(going.id)
     tag = (await shop.get(f"/{ended.id}")).headers["etag"]
 
     stream = asyncio.create_task(shop.get(f"/events?id={ended.id}&id={going.id}"))

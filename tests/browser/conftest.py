@@ -24,6 +24,7 @@ from playwright.async_api import (
 )
 
 from tests.browser.serving import Site
+from tests.browser.states import CONCURRENCY, Gallery, open_gallery
 
 Browse = Callable[..., Awaitable[Page]]
 """`page = await browse(**options)`: see the fixture `browse`."""
@@ -67,6 +68,25 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The server of all tests that leave it alone."""
     with Site(tmp_path_factory.mktemp("site")) as site:
         yield site
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def gallery(
+    chromium: Browser, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Gallery]:
+    """A job in each state, on a server of their own that is full."""
+    with Site(tmp_path_factory.mktemp("gallery"), CONCURRENCY=CONCURRENCY) as site:
+        context = await chromium.new_context()
+        yield await open_gallery(site, await context.new_page())
+        await context.close()
+
+
+@pytest.fixture(autouse=True)
+def nobody_works_on(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After each test the jobs of the shared server are told to end."""
+    yield
+    if "site" in request.fixturenames:
+        request.getfixturevalue("site").finish()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
+from urllib.parse import urlencode
 
 from playwright.async_api import Page
 
@@ -35,6 +36,7 @@ class Site:
         self._port = free_port()
         self._settings = settings
         self._apps: list[App] = []
+        self._names: set[str] = set()
         self.url = f"http://127.0.0.1:{self._port}"
 
     def __enter__(self) -> Self:
@@ -68,7 +70,7 @@ class Site:
             "HEADWAY_STATE_DIR": str(self._folder / "state"),
             "XDG_RUNTIME_DIR": self._runtime,
             "ORDERS": str(self._orders),
-            "PYTHONPATH": str(HERE),
+            "PYTHONPATH": os.pathsep.join([str(HERE), *os.environ.get("PYTHONPATH", "").split()]),
             **{name: str(value) for name, value in self._settings.items()},
         }
         bind = f"127.0.0.1:{self._port}"
@@ -94,12 +96,20 @@ class Site:
 
         All orders at once: what is left out is taken back.
         """
+        self._names.add(name)
         draft = self._orders / f".{name}"
         draft.write_text(json.dumps(orders))
         draft.replace(self._orders / name)
 
+    def finish(self) -> None:
+        """Let every job end that was begun or told something."""
+        for name in list(self._names):
+            self.tell(name, end=True)
+        self._names.clear()
+
     async def begin(self, page: Page, name: str, **form: str) -> str:
         """Start a job as the visitor of *page*; returns its id."""
+        self._names.add(name)
         answer = await page.context.request.post(
             f"{self.url}/start",
             form={"name": name, **form},
@@ -108,6 +118,11 @@ class Site:
         assert answer.status == 202, await answer.text()
         return str((await answer.json())["id"])
 
-    async def watch(self, page: Page, *ids: str) -> None:
-        """Open the page with the bars of these jobs."""
-        await page.goto(f"{self.url}/watch?" + "&".join(f"id={i}" for i in ids))
+    async def watch(self, page: Page, *ids: str, **attributes: str) -> None:
+        """Open the page with the bars of these jobs; `lang` and `dir` are those of the page."""
+        asked = [*(("id", job_id) for job_id in ids), *attributes.items()]
+        await page.goto(f"{self.url}/watch?{urlencode(asked)}")
+
+    async def bare(self, page: Page, markup: str) -> None:
+        """Open a page with this markup in it."""
+        await page.goto(f"{self.url}/bare?{urlencode({'markup': markup})}")

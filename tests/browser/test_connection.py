@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 import time
 from pathlib import Path
 
+import httpx
 import pytest
-from playwright.async_api import Page, Playwright
+from playwright.async_api import Page, Playwright, expect
 
 from tests.browser.conftest import ARGS, Browse, Complaints
 from tests.browser.look import Asked, bar, says, shows
@@ -19,6 +21,8 @@ from tests.conftest import OwnServer, Until
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
 EVENTS = "**/jobs/events*"
+POLLS = "**/jobs/?id=*"
+SLOTS = 4
 HIDE = """hidden => {
   Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
   document.dispatchEvent(new Event("visibilitychange"));
@@ -46,7 +50,7 @@ async def test_bar_outlives_its_server(
 
     own_site.tell(name, total=4, to=3)
     own_site.start()
-    await says(bar(page), re.compile("Attempt 2 of 3"), "meta")
+    await says(bar(page), re.compile("Attempt 2 of"), "meta")
     await shows(bar(page), "running", "75%")
     own_site.tell(name, end=True)
     await shows(bar(page), "succeeded", "100%")
@@ -94,11 +98,11 @@ async def test_hidden_tab_lets_go_of_its_connection(
     await shows(bar(page), "running", "25%")
     await until(lambda: site.streams() == 1, "the stream is open")
     await page.evaluate(HIDE, True)
-    async with page.expect_response("**/jobs/?id=*"):
+    async with page.expect_response(POLLS):
         await page.clock.fast_forward(11_000)
     await until(lambda: site.streams() == 0, "the stream is closed")
     site.tell(name, total=4, to=2)
-    async with page.expect_response("**/jobs/?id=*"):
+    async with page.expect_response(POLLS):
         await page.clock.fast_forward(15_000)
 
     await page.evaluate(HIDE, False)
@@ -139,25 +143,85 @@ async def test_way_back_shows_the_present_state(
 
 
 @pytest.mark.usefixtures("network_fails")
-async def test_busy_server_is_asked_again_when_it_wants(
-    site: Site, page: Page, name: str, until: Until
+@pytest.mark.parametrize("status", [429, 503])
+async def test_refused_stream_is_replaced_by_polls(
+    site: Site, page: Page, name: str, until: Until, status: int
 ) -> None:
+    """Where there is no room for a stream, the bar is as live, and the stream is tried later."""
+    await page.clock.install()
+    await page.add_init_script(CONNECTIONS)
+    site.tell(name, total=4, to=1)
+    job_id = await site.begin(page, name)
+    await page.route(EVENTS, lambda r: r.fulfill(status=status, headers={"Retry-After": "100"}))
+    asked = Asked(page)
+    async with page.expect_request(POLLS) as first, page.expect_response(POLLS):
+        await site.watch(page, job_id)
+        await page.clock.run_for(100)
+    assert "prefer" in (await first.value).headers
+    await page.clock.fast_forward(10_000)
+    site.tell(name, total=4, to=2)
+    await shows(bar(page), "running", "50%")
+    assert asked.streams == 1
+    assert "reconnecting" not in await page.evaluate("connections")
+
+    await page.unroute(EVENTS)
+    await page.clock.fast_forward(100_000)
+    site.tell(name, total=4, to=3)
+    await shows(bar(page), "running", "75%")
+    await page.clock.fast_forward(2_000)
+    await until(lambda: site.streams() == 1, "it streams")
+    assert asked.streams == 2
+
+
+@pytest.mark.usefixtures("network_fails")
+async def test_busy_server_is_asked_again_when_it_wants(site: Site, page: Page, name: str) -> None:
     """A 503 with Retry-After is not asked again before, and then all is well."""
     await page.clock.install()
     site.tell(name, total=4, to=1)
     job_id = await site.begin(page, name)
-    await page.route(EVENTS, lambda r: r.fulfill(status=503, headers={"Retry-After": "100"}))
+    for url in (EVENTS, POLLS):
+        await page.route(url, lambda r: r.fulfill(status=503, headers={"Retry-After": "100"}))
     asked = Asked(page)
-    async with page.expect_response(EVENTS):
+    async with page.expect_response(POLLS):
         await site.watch(page, job_id)
+        await page.clock.run_for(100)
     await page.clock.fast_forward(90_000)
     await shows(bar(page), "reconnecting")
-    assert asked.streams == 1
+    assert asked.all == ["GET /jobs/events", "GET /jobs/"]
 
-    await page.unroute(EVENTS)
+    await page.unroute_all()
     await page.clock.fast_forward(15_000)
     await shows(bar(page), "running", "25%")
-    assert asked.streams == 2
+
+
+@pytest.mark.usefixtures("network_fails")
+async def test_too_many_streams_of_one_visitor_are_no_loss(
+    site: Site, page: Page, name: str, until: Until
+) -> None:
+    """The real server refuses the eleventh stream: the page polls until there is room."""
+    await page.clock.install()
+    site.tell(name, total=4, to=1)
+    job_id = await site.begin(page, name)
+    cookies = {one["name"]: one["value"] for one in await page.context.cookies()}
+    async with httpx.AsyncClient(base_url=site.url, cookies=cookies, timeout=30) as client:
+        requests = [client.build_request("GET", f"/jobs/events?id={job_id}") for _ in range(10)]
+        others = [await client.send(request, stream=True) for request in requests]
+        assert [other.status_code for other in others] == [200] * 10
+        await until(lambda: site.streams() == 10, "all are open")
+        asked = Asked(page)
+        async with page.expect_response(POLLS):
+            await site.watch(page, job_id)
+            await page.clock.run_for(100)
+        await page.clock.fast_forward(2_000)
+        site.tell(name, total=4, to=2)
+        await shows(bar(page), "running", "50%")
+        assert asked.streams == 1
+    await until(lambda: site.streams() == 0, "the others are gone")
+    await page.clock.fast_forward(10_000)
+    site.tell(name, total=4, to=3)
+    await shows(bar(page), "running", "75%")
+    await page.clock.fast_forward(2_000)
+    await until(lambda: site.streams() == 1, "it streams")
 
 
 @pytest.mark.usefixtures("network_fails")
@@ -196,24 +260,110 @@ async def test_job_of_somebody_else_is_not_there(site: Site, browse: Browse, nam
 
 
 async def test_behind_a_proxy_that_holds_streams_back_it_asks(
-    site: Site, page: Page, name: str
+    site: Site, page: Page, name: str, until: Until
 ) -> None:
-    """Where no byte of a stream arrives, long polls take over, and it still ends truthfully."""
-    async with holding_back(site.url) as url:
+    """Where no byte of a stream arrives, long polls take over; minutes later it tries again."""
+    async with holding_back(site.url) as proxy:
         await page.clock.install()
         site.tell(name, total=4, to=1)
         job_id = await site.begin(page, name)
         async with page.expect_request(EVENTS):
-            await page.goto(f"{url}/watch?id={job_id}")
-        async with page.expect_request("**/jobs/?id=*") as polled:
+            await page.goto(f"{proxy.url}/watch?id={job_id}")
+        async with page.expect_request(POLLS) as polled:
             await page.clock.fast_forward(12_000)
         await shows(bar(page), "running", "25%")
+        site.tell(name, total=4, to=2)
+        await shows(bar(page), "running", "50%")
+        assert (await polled.value).headers["prefer"] == "wait=25"
+
+        proxy.holds = False
+        await until(lambda: site.streams() == 0, "the silent stream is given up")
+        await page.clock.fast_forward(300_000)
         site.tell(name, total=4, to=3)
         await shows(bar(page), "running", "75%")
+        await page.clock.fast_forward(2_000)
+        await until(lambda: site.streams() == 1, "it streams")
         site.tell(name, end=True)
         await shows(bar(page), "succeeded", "100%")
 
-        assert (await polled.value).headers["prefer"] == "wait=25"
+
+async def test_after_a_sleep_the_connection_is_new(
+    site: Site, page: Page, name: str, until: Until
+) -> None:
+    """A clock that leaps means that the machine has slept: what was connected then is dead."""
+    await page.clock.install()
+    site.tell(name, total=4, to=1)
+    await site.watch(page, await site.begin(page, name))
+    await until(lambda: site.streams() == 1, "it streams")
+    await page.clock.run_for(2_000)
+    asked = Asked(page)
+    async with page.expect_request(EVENTS):
+        await page.clock.fast_forward(3_600_000)
+        await page.clock.run_for(1_000)
+    site.tell(name, total=4, to=2)
+    await shows(bar(page), "running", "50%")
+
+    assert asked.all == ["GET /jobs/events"]
+    await until(lambda: site.streams() == 1, "the old one is gone")
+
+
+async def test_tab_opened_behind_another_holds_no_connection(
+    site: Site, page: Page, name: str
+) -> None:
+    """A tab that nobody has seen yet asks now and then, from the start."""
+    await page.add_init_script(f"({HIDE})(true)")
+    site.tell(name, total=4, to=1)
+    job_id = await site.begin(page, name)
+    asked = Asked(page)
+    async with page.expect_response(POLLS) as polled:
+        await site.watch(page, job_id)
+    assert "prefer" not in (await polled.value).request.headers
+    assert asked.streams == 0
+
+    await page.evaluate(HIDE, False)
+    site.tell(name, total=4, to=2)
+    await shows(bar(page), "running", "50%")
+    assert asked.streams == 1
+
+
+async def test_seventh_tab_still_loads(site: Site, page: Page, name: str, until: Until) -> None:
+    """Six tabs in sight over HTTP/1.1 leave room for a seventh, and each of them is live."""
+    site.tell(name, total=4, to=1)
+    job_id = await site.begin(page, name)
+    tabs = [page, *[await page.context.new_page() for _ in range(6)]]
+    for tab in tabs:
+        await site.watch(tab, job_id)
+        await shows(bar(tab), "running", "25%")
+    await until(lambda: site.streams() == SLOTS, "four stream")
+    site.tell(name, total=4, to=2)
+    for tab in tabs:
+        await shows(bar(tab), "running", "50%")
+    assert site.streams() == SLOTS
+
+    for tab in tabs[:5]:
+        await tab.close()
+    await until(lambda: site.streams() == 2, "those that are left have taken their places")
+
+
+async def test_page_of_sixty_bars_has_one_connection(
+    site: Site, page: Page, name: str, until: Until
+) -> None:
+    """A stream has fifty jobs at most: the rest is polled, without a second connection."""
+    names = [f"{name} {number}" for number in range(60)]
+    first = await site.begin(page, names[0])  # names the visitor
+    rest = await asyncio.gather(*[site.begin(page, one) for one in names[1:]])
+    await site.watch(page, first, *rest)
+    await until(lambda: site.streams() == 1, "it streams")
+    for one in names:
+        site.tell(one, total=4, to=1)
+    for number in (0, 49, 50, 59):
+        await shows(bar(page, number), "running", "25%")
+    assert site.streams() == 1
+
+    for one in names:
+        site.tell(one, end=True)
+    await expect(page.locator("headway-bar[data-state=succeeded]")).to_have_count(60)
+    await until(lambda: site.streams() == 0, "it is over")
 
 
 @pytest.mark.usefixtures("network_fails")

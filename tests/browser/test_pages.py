@@ -43,7 +43,7 @@ async def test_list_shows_the_jobs_of_a_visitor_live(site: Site, browse: Browse,
     await expect(bar(page, 1)).to_have_attribute("src", f"/jobs/{first}")
     site.tell(f"{name} 2", total=4, to=1)
     await shows(bar(page, 0), "running", "25%")
-    await page.get_by_role("link", name="Open").first.click()
+    await page.get_by_role("link", name="Packing").first.click()
     await expect(page.get_by_role("heading", name="Packing")).to_be_visible()
     site.tell(f"{name} 2", end=True)
     await shows(bar(page), "succeeded", "100%")
