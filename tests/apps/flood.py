@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from pathlib import Path
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -48,7 +49,7 @@ def tell(headway: Headway) -> dict[str, int]:
         "open": len(headway.streams),
         "watched": headway.hub.watched,
         "tasks": len(asyncio.all_tasks()),
-        "files": len(os.listdir("/dev/fd")),
+        "files": sum(1 for _ in Path("/dev/fd").iterdir()),
         "pid": os.getpid(),
     }
 
@@ -77,7 +78,8 @@ async def streams() -> dict[str, int]:
 
 
 def _who(scope: Any) -> str:
-    return dict(scope["headers"]).get(b"x-user", b"tester").decode()
+    name: bytes = dict(scope["headers"]).get(b"x-user", b"tester")
+    return name.decode()
 
 
 _plain = Headway(limits=LIMITS, identify=_who)

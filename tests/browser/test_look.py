@@ -13,7 +13,7 @@ from playwright.async_api import Locator, Page, Route, expect
 from tests.browser.conftest import Browse
 from tests.browser.look import bar, part, says, shows
 from tests.browser.serving import Site
-from tests.browser.states import Gallery
+from tests.browser.states import Gallery, hang
 from tests.conftest import Until
 
 pytestmark = [
@@ -87,25 +87,27 @@ async def test_work_that_ends_at_once_shows_no_bar(site: Site, page: Page, name:
     await page.clock.install()
     await page.add_init_script(SEEN)
     job_id = await site.begin(page, name)
-    await site.bare(page, f'<headway-bar src="/jobs/{job_id}"></headway-bar>')
-    await page.clock.run_for(100)
-    await shows(bar(page), "indeterminate")
-    await expect(part(bar(page), "bar")).to_be_hidden()
-    site.tell(name, end=True)
-    await shows(bar(page), "succeeded")
-    await expect(part(bar(page), "note")).to_be_visible()
-    await page.wait_for_function("seen.size")
-    assert await page.evaluate("[...seen]") == ["succeeded"]
+    url = f"{site.url}/jobs/{job_id}"
+    answer = await page.context.request.get(url, headers={"Accept": "application/json"})
+    young = {**await answer.json(), "state": "running", "rev": 10_000}
+    young["updated_at"] = young["started_at"] = young["created_at"]
+    over = {**young, "rev": 10_001, "state": "succeeded", "finished_at": young["updated_at"]}
+    await page.route("**/jobs/events*", hang)
+    for attribute, seen in (("", ["succeeded"]), ("immediate", ["indeterminate", "succeeded"])):
+        await site.bare(page, f'<headway-bar {attribute} src="/jobs/{job_id}"></headway-bar>')
+        for job, state in ((young, "indeterminate"), (over, "succeeded")):
+            await bar(page).evaluate("(bar, job) => { bar.job = job }", job)
+            await shows(bar(page), state)
+            await page.clock.run_for(100)
+        await page.wait_for_function("seen.has('succeeded')")
+        found = await page.evaluate("[...seen].filter((state) => state != 'connecting')")
+        assert found == seen
 
-    site.tell(name)
-    job_id = await site.begin(page, name)
     await site.bare(page, f'<headway-bar src="/jobs/{job_id}"></headway-bar>')
-    await page.clock.run_for(100)
-    await shows(bar(page), "indeterminate")
+    await bar(page).evaluate("(bar, job) => { bar.job = job }", young)
+    await page.clock.run_for(300)
     await expect(part(bar(page), "bar")).to_be_hidden()
-    await page.clock.run_for(400)
-    await expect(part(bar(page), "bar")).to_be_visible()
-    await site.bare(page, f'<headway-bar immediate src="/jobs/{job_id}"></headway-bar>')
+    await page.clock.run_for(200)
     await expect(part(bar(page), "bar")).to_be_visible()
 
 
