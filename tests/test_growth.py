@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import redis
 
 from headway import Headway
 from tests.conftest import OwnServer
 from tests.growth import grow
+
+pytestmark = pytest.mark.once
 
 JOBS = 2_000
 KEEP_S = 1.0

