@@ -1,5 +1,5 @@
 # Two commands for a newcomer: `make demo` and `make test`. Each sets up what it needs by itself.
-.PHONY: help demo test check chaos growth setup clean
+.PHONY: help demo test check chaos growth fuzz audit setup clean
 .DEFAULT_GOAL := help
 
 help:
@@ -8,6 +8,8 @@ help:
 	@echo "make check   lint, types and layers only"
 	@echo "make chaos   kill, freeze and cut at random, and check what must hold (SEED=…)"
 	@echo "make growth  run 50,000 short jobs, and check that the store is as small as before"
+	@echo "make fuzz    send 50,000 made-up requests, and check each answer (CASES=…)"
+	@echo "make audit   ask the advisory database about the packages (needs the network)"
 	@echo "make clean   remove what the others have set up"
 
 setup:
@@ -29,6 +31,17 @@ chaos: setup
 # make growth [JOBS=50000]: about two minutes.
 growth: setup
 	@.venv/bin/python -m tests.growth $(if $(JOBS),--jobs $(JOBS))
+
+# make fuzz [CASES=10000]: for each door; about three minutes.
+fuzz: setup
+	@FUZZ_EXAMPLES=$(or $(CASES),10000) .venv/bin/python -m pytest -q tests/test_fuzz.py -n auto
+
+# Asks about each version in constraints.txt, and fails when it gets no answer: without --strict
+# that would count as clean.
+audit: setup
+	@.venv/bin/python -m venv .venvs/audit
+	@.venvs/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	@.venvs/audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 check: setup
 	@scripts/check

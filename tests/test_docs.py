@@ -75,7 +75,7 @@ def test_readme_shows_the_example() -> None:
 
 def test_links_lead_somewhere() -> None:
     """Every relative link of the docs names a file that exists."""
-    for page in [ROOT / "README.md", ROOT / "CHANGELOG.md", *PAGES]:
+    for page in [*map(ROOT.joinpath, ("README.md", "CHANGELOG.md", "SECURITY.md")), *PAGES]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} → {target}"
 

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 
 from headway import Progress
 from headway._amount import MOST
-from headway._ledger import LINES_WAITING
 from headway._meter import RATIO_CAP
 from headway._tree import STAGES_SHOWN
 from headway.errors import BadInput, HeadwayError, JobCancelled, TooLarge
 from headway.job import Reading
+from headway.limits import LOG_LINES
 from headway.progress import News, current_progress
 from headway.store import NO_LINES
 from tests.stepping import Clock, at_every_step, nodes
@@ -978,11 +978,11 @@ def test_log_keeps_the_newest_lines() -> None:
     """What is logged faster than it is written loses its oldest lines, and counts them."""
     progress = Progress()
 
-    for n in range(LINES_WAITING + 10):
+    for n in range(LOG_LINES + 10):
         progress.log(f"line {n}\n")
 
     number, texts = progress.take().lines
-    assert (number, texts[0], texts[-1], len(texts)) == (10, "line 10", "line 509", LINES_WAITING)
+    assert (number, texts[0], texts[-1], len(texts)) == (10, "line 10", "line 509", LOG_LINES)
 
 
 def test_names_are_made_fit() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import RLock, get_ident
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -19,13 +19,11 @@ from headway._marks import Marks
 from headway._meter import Meter
 from headway._tree import Loop, Stage, attach
 from headway.errors import JobCancelled
-from headway.job import Reading, plain
+from headway.job import Reading, StageReading, plain
+from headway.limits import Limits
 from headway.store import Lines
 
-__all__ = ["Ledger", "News"]
-
-LINE_CHARS: Final = 2_000
-LINES_WAITING: Final = 500  # what is logged faster than it can be written loses its oldest lines
+__all__ = ["Ledger", "News", "encoded"]
 
 _here: ContextVar[tuple[Ledger, Stage | Loop] | None] = ContextVar("headway_stage", default=None)
 
@@ -42,7 +40,7 @@ class Ledger:
     """Holds the tree of stages, the log lines and the checkpoint of one attempt.
 
     Args:
-        checkpoint, clock, stall_s, wake: see `Progress`.
+        checkpoint, clock, stall_s, wake, limits: see `Progress`.
     """
 
     def __init__(
@@ -52,8 +50,10 @@ class Ledger:
         *,
         stall_s: float | None,
         wake: Callable[[], object] | None,
+        limits: Limits,
     ) -> None:
-        self._marks = Marks(checkpoint)
+        self.limits = limits
+        self._marks = Marks(checkpoint, limits.checkpoint_bytes)
         self._meter = Meter(clock, stall_s=stall_s)
         # May be taken again by the thread that holds it: a signal handler or a finalizer of the
         # task's code can call in the middle of a call. The ends of loops and stages never take it.
@@ -89,10 +89,10 @@ class Ledger:
             reading = self._meter.read()
             marks = self._marks.json()
             lines = Lines(self._lines_over, tuple(self._lines))
-        progress = "" if reading == self._written else _encode(reading)
+        progress = "" if reading == self._written else self._encoded(reading)
         checkpoint = "" if marks == self._written_marks else marks
         if not progress and (checkpoint or lines.texts):
-            progress = _encode(reading)
+            progress = self._encoded(reading)
         self._written, self._written_marks = reading, marks
         if not progress and not self._quiet:
             # From now on a report wakes. One that came between the look and this is looked for.
@@ -114,7 +114,7 @@ class Ledger:
     def final(self, *, succeeded: bool) -> str:
         """The last reading, as JSON."""
         with self._lock:
-            return _encode(self._meter.final(succeeded=succeeded))
+            return self._encoded(self._meter.final(succeeded=succeeded))
 
     def last_checkpoint(self) -> str:
         """What the next attempt may resume from, as JSON; empty if there is nothing."""
@@ -129,11 +129,15 @@ class Ledger:
     # ── what `Progress` and its loops call ────────────────────────────────────────────────────
 
     def add_line(self, line: str) -> None:
-        line = plain(line, LINE_CHARS)
+        line = plain(line, self.limits.log_chars)
         with self._lock:
-            if len(self._lines) == LINES_WAITING:
+            # What is logged faster than it can be written loses its oldest lines.
+            if len(self._lines) == self.limits.log_lines:
                 self._drop_lines(1)
             self._lines.append(line)
+
+    def _encoded(self, reading: Reading) -> str:
+        return encoded(reading, self.limits.progress_bytes)
 
     def _drop_lines(self, count: int) -> None:
         for _ in range(count):
@@ -196,8 +200,21 @@ class Ledger:
             _here.set((self, node.parent))
 
 
-_encode_reading = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder().encode
 
 
-def _encode(reading: Reading) -> str:
-    return _encode_reading(reading).decode()
+def encoded(reading: Reading, most: int) -> str:
+    """The reading as JSON. If it is over *most* bytes, without its oldest stages."""
+    text = _encode(reading)
+    if len(text) > most and reading.stages:
+        room = (
+            most - len(_encode(msgspec.structs.replace(reading, stages=()))) - len(',"stages":[]')
+        )
+        kept: deque[StageReading] = deque()
+        for stage in reversed(reading.stages):
+            room -= len(_encode(stage)) + 1  # and a comma
+            if room < 0:
+                break
+            kept.appendleft(stage)
+        text = _encode(msgspec.structs.replace(reading, stages=tuple(kept)))
+    return text.decode()

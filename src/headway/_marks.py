@@ -26,9 +26,11 @@ class Marks:
 
     Args:
         checkpoint: what the last attempt left behind, as `json()` gave it; None or empty: nothing.
+        most: how large a value may be, in bytes of JSON.
     """
 
-    def __init__(self, checkpoint: str | None) -> None:
+    def __init__(self, checkpoint: str | None, most: int = CHECKPOINT_BYTES) -> None:
+        self._most = most
         self._before = _decode(checkpoint) if checkpoint else _Record()
         self._loops: list[tuple[Loop, int]] = []
         self._set = False
@@ -41,7 +43,7 @@ class Marks:
             BadInput: it is not JSON.
             TooLarge: it is over the limit.
         """
-        text = to_json(value, what="checkpoint", limit=CHECKPOINT_BYTES, cure=CURE)
+        text = to_json(value, what="checkpoint", limit=self._most, cure=CURE)
         self.value = msgspec.json.decode(text)
         self._set = True
 

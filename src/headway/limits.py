@@ -4,11 +4,14 @@ unless it says so."""
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Final
 
 from headway.errors import BadInput
 from headway.job import ARGS_BYTES, CHECKPOINT_BYTES, NOTE_CHARS, RESULT_BYTES
 
-__all__ = ["Limits"]
+__all__ = ["LIMITS", "LOG_LINES", "Limits"]
+
+LOG_LINES: Final = 500
 
 _MAY_BE_NONE = frozenset({"jobs_per_owner", "starts_per_minute"})
 
@@ -32,7 +35,7 @@ class Limits:
         args_bytes: arguments of a job, as JSON.
         result_bytes: what a task returns, as JSON.
         checkpoint_bytes: what `checkpoint()` is given, as JSON.
-        progress_bytes: one reading as JSON; over it the oldest stages are left out.
+        progress_bytes: one reading as JSON; over it the oldest stages are not shown.
         note_chars: a note; what is over is cut off.
         log_chars: one line of the log; what is over is cut off.
         log_lines: lines of the log that are kept, the newest ones; at most 5,000.
@@ -50,7 +53,7 @@ class Limits:
     progress_bytes: int = 16 * 1024
     note_chars: int = NOTE_CHARS
     log_chars: int = 2_000
-    log_lines: int = 500
+    log_lines: int = LOG_LINES
 
     def __post_init__(self) -> None:
         for name in (field.name for field in fields(self)):
@@ -61,3 +64,7 @@ class Limits:
                 raise BadInput(f"limit {name} {value!r}: give a whole number, 1 or more")
         if self.log_lines > 5_000:
             raise BadInput(f"limit log_lines {self.log_lines}: give at most 5,000")
+
+
+LIMITS: Final = Limits()
+"""What holds if nothing is said."""

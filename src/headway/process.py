@@ -25,6 +25,7 @@ import msgspec
 from headway.context import About, Context, about
 from headway.errors import BadInput, HeadwayError, JobCancelled, JobError, TooLarge
 from headway.job import Job, Reading
+from headway.limits import LIMITS, LOG_LINES, Limits
 from headway.progress import News, Progress, _current
 from headway.store import NO_LINES, Lines
 from headway.task import Start, Task, make_task, place_of
@@ -77,8 +78,9 @@ _encode = msgspec.json.Encoder().encode
 class _Relay:
     """The news of a child, as the parent's beat thread takes them."""
 
-    def __init__(self, checkpoint: str | None) -> None:
+    def __init__(self, checkpoint: str | None, log_lines: int = LOG_LINES) -> None:
         self._lock = threading.Lock()
+        self._log_lines = log_lines
         self._progress = ""
         self._checkpoint = checkpoint or ""
         self._lines: list[str] = []
@@ -93,6 +95,7 @@ class _Relay:
             if said.checkpoint:
                 self._checkpoint, self._marked = said.checkpoint, True
             self._lines.extend(said.lines)
+            self._drop(len(self._lines) - self._log_lines)
 
     def take(self) -> News:
         with self._lock:
@@ -107,9 +110,13 @@ class _Relay:
 
     def wrote(self, news: News) -> None:
         with self._lock:
-            over = news.lines.number + len(news.lines.texts) - self._number
-            del self._lines[:over]
-            self._number += over
+            self._drop(news.lines.number + len(news.lines.texts) - self._number)
+
+    def _drop(self, over: int) -> None:
+        # Some may have been dropped meanwhile because there were too many: never below 0.
+        over = max(over, 0)
+        del self._lines[:over]
+        self._number += over
 
     def give_back(self) -> None:
         with self._lock:
@@ -151,8 +158,9 @@ class ProcessWork:
         wake: Any,
         context: Context | None = None,
         kill_s: float | None = None,
+        limits: Limits = LIMITS,
     ) -> None:
-        self.source = _Relay(checkpoint)
+        self.source = _Relay(checkpoint, limits.log_lines)
         self._wake = wake
         self._kill_s = KILL_S if kill_s is None else kill_s
         self._loop = asyncio.get_running_loop()
@@ -168,6 +176,7 @@ class ProcessWork:
             "stall_s": stall_s,
             "task": task.name,
             "context": (context or Context()).encoded(),
+            "limits": limits,
         }
         self._process = multiprocessing.get_context("spawn").Process(
             target=_child,
@@ -343,6 +352,7 @@ def _child(pipe: Connection, order: str) -> None:
         attempt=said["attempt"],
         checkpoint=said["checkpoint"],
         stall_s=said["stall_s"],
+        limits=msgspec.convert(said["limits"], Limits),
     )
     child = _Child(pipe, progress)
     child.open()
@@ -371,7 +381,7 @@ def _run(place: tuple[str, str], args: str, progress: Progress) -> str:
     value = task.function(*first, *given, **named)
     if asyncio.iscoroutine(value):
         value = asyncio.run(value)
-    return result_json(task.name, value)
+    return result_json(task.name, value, progress.limits.result_bytes)
 
 
 async def _never(start: Start) -> Job:

@@ -18,6 +18,7 @@ from headway._ledger import Ledger, News
 from headway._tree import Stage, attach
 from headway.errors import BadInput, HeadwayError
 from headway.job import NAME_CHARS, plain
+from headway.limits import LIMITS, Limits
 from headway.track import Track
 
 __all__ = ["News", "Progress", "Track", "current_progress"]
@@ -61,6 +62,7 @@ class Progress(Ledger):
         clock: monotonic seconds.
         stall_s: see `Meter`.
         wake: called (from any thread) when there is news after a quiet time.
+        limits: how much of all this is kept.
     """
 
     def __init__(
@@ -73,12 +75,13 @@ class Progress(Ledger):
         clock: Callable[[], float] = time.monotonic,
         stall_s: float | None = None,
         wake: Callable[[], object] | None = None,
+        limits: Limits = LIMITS,
     ) -> None:
         self.job_id = job_id
         self.owner = owner
         self._attempt = attempt
         self._children = 0
-        super().__init__(checkpoint, clock, stall_s=stall_s, wake=wake)
+        super().__init__(checkpoint, clock, stall_s=stall_s, wake=wake, limits=limits)
 
     # ── what task code calls ──────────────────────────────────────────────────────────────────
 
@@ -195,13 +198,15 @@ class Progress(Ledger):
     def note(self, text: str) -> None:
         """Say in a few words what is going on; the newest words replace the older.
 
-        Shown as text, never as markup; cut to 500 characters, control characters removed.
+        Shown as text, never as markup; cut to 500 characters (`Limits.note_chars`), control
+        characters removed.
         """
-        self._meter.note(plain(text))
+        self._meter.note(plain(text, self.limits.note_chars))
         self.news()
 
     def log(self, line: str) -> None:
-        """Add a line to the job's log. The newest 500 lines are kept, of 2,000 characters each."""
+        """Add a line to the job's log. The newest 500 lines are kept, of 2,000 characters each;
+        see `Limits`."""
         self.add_line(line)
         self.news()
 
@@ -242,12 +247,12 @@ class Progress(Ledger):
         It is written with the next flush, within about 0.1 s, together with the progress.
 
         Args:
-            value: made of JSON values, at most 64 KiB as JSON. What is changed in it afterwards
-                is not seen.
+            value: made of JSON values, at most 64 KiB as JSON (`Limits.checkpoint_bytes`). What
+                is changed in it afterwards is not seen.
 
         Raises:
             BadInput: *value* is not JSON.
-            TooLarge: it is over 64 KiB.
+            TooLarge: it is over the limit.
         """
         self._marks.keep(value)
         self.news()

@@ -79,7 +79,7 @@ class Headway(_app.Headway):
 
     def bar(self, job: Job, **attributes: str | bool) -> Markup:
         """As in `headway.Headway`; in templates `{{ headway_bar(job) }}`."""
-        return Markup(super().bar(job, **attributes))  # noqa: S704
+        return Markup(super().bar(job, **attributes))  # noqa: S704 - it is escaped
 
     async def _serving(self) -> AsyncGenerator[None, None]:
         async with self:

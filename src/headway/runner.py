@@ -19,6 +19,7 @@ import msgspec
 from headway.context import About, about, extra
 from headway.errors import BadInput, JobCancelled, JobError, StoreError, TaskError, TooLarge
 from headway.job import NOTE_CHARS, TRACE_CHARS, Failure, Job, State, plain
+from headway.limits import LIMITS, Limits
 from headway.process import ProcessDied, ProcessWork, TaskFailed
 from headway.progress import Progress
 from headway.pulse import Pulse
@@ -92,8 +93,11 @@ class Run:
         task: Task[..., Any],
         wake: Callable[[], object],
         span: Running | None = None,
+        *,
+        limits: Limits = LIMITS,
     ) -> None:
         self.span = span
+        self._limits = limits
         self.error: BaseException | None = None
         self.became: str = "lost"  # or a state; "queued" is that there will be another attempt
         self.job = claim.job
@@ -121,6 +125,7 @@ class Run:
             "checkpoint": claim.checkpoint,
             "stall_s": self.options.stall_s,
             "wake": wake,
+            "limits": self._limits,
         }
         if self.options.run == "process":
             context = self.span.context if self.span is not None else claim.context
@@ -285,7 +290,9 @@ class Runner:
         *,
         lease_s: float,
         telemetry: Telemetry | None = None,
+        limits: Limits = LIMITS,
     ) -> None:
+        self._limits = limits
         self._telemetry = telemetry or Telemetry()
         self._store = store
         self._pulse = pulse
@@ -344,9 +351,12 @@ class Runner:
             return None
         with about(About(job_id, task.name, claim.job.attempt, claim.context.request_id)):
             if not self._telemetry.on:
-                return await self._run(Run(claim, task, self._pulse.wake))
+                return await self._run(self._run_of(claim, task))
             with self._telemetry.running(claim.job, claim.context) as span:
-                return await self._run(Run(claim, task, self._pulse.wake, span))
+                return await self._run(self._run_of(claim, task, span))
+
+    def _run_of(self, claim: Claim, task: Task[..., Any], span: Running | None = None) -> Run:
+        return Run(claim, task, self._pulse.wake, span, limits=self._limits)
 
     async def _run(self, run: Run) -> float | None:
         self._runs[run.job_id] = run

@@ -48,12 +48,15 @@ class Runtime:
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.telemetry = telemetry()
         keys, lease_s = Keys(settings.prefix, PARTITIONS), settings.lease_s
+        limits, keep_s = settings.limits, settings.keep_s
         self.link = Link(url, revive)
-        self.store = Store(self.link, keys, self.worker, keep_s=settings.keep_s)
+        self.store = Store(self.link, keys, self.worker, keep_s=keep_s, log_lines=limits.log_lines)
         self.pulse = Pulse(
-            ThreadStore(url, keys, self.worker), lease_s=lease_s, telemetry=self.telemetry
+            ThreadStore(url, keys, self.worker, log_lines=limits.log_lines),
+            lease_s=lease_s,
+            telemetry=self.telemetry,
         )
-        self.gate = Gate(self.link, keys, settings.limits, keep_s=settings.keep_s)
+        self.gate = Gate(self.link, keys, limits, keep_s=keep_s)
         self.runner = Runner(
             self.store,
             self.pulse,
@@ -61,6 +64,7 @@ class Runtime:
             self._ended,
             lease_s=lease_s,
             telemetry=self.telemetry,
+            limits=limits,
         )
         self.engine: LocalEngine = settings.engine or LocalEngine(concurrency=settings.concurrency)
         self.intake = Intake(

@@ -222,7 +222,8 @@ class Service:
         return job.result
 
     async def log(self, job_id: str) -> builtins.list[str]:
-        """The newest 500 lines that the job logged, oldest first. One round trip."""
+        """The newest lines that the job logged, oldest first; `Limits.log_lines` of them. One
+        round trip."""
         return await self._open_runtime("read a log").store.log(job_id)
 
     async def attempts(self, job_id: str) -> builtins.list[Attempt]:

@@ -32,7 +32,6 @@ local TOLD = {
   'started', 'updated', 'finished', 'expires', 'retry_at',
 }
 local GRACE_MS = 3600000 -- a record outlives its time by this much if no process is there to sweep
-local LOG_LINES = 500
 local TRIES = 100
 local SILENCE_MS = 1000 -- a job that reports is heard of more often, and a failover takes longer
 local LEAST_MS = 50 -- between two changes of one job, on average
@@ -63,17 +62,17 @@ local function remember(record, now, outcome, error, trace)
   redis.call('LTRIM', tries_key(record), -TRIES, -1)
 end
 
--- Add lines to the job's log: argv[at] is the number of the first one within this attempt, the
--- lines follow it. Lines that were written before are left out, so that a repeated call, and two
+-- Add lines to the job's log: argv[at] is how many are kept, then comes the number of the first one
+-- within this attempt, then the lines. Lines that were written before are left out, so that a repeated call, and two
 -- calls that overtake each other, write each line once.
 local function append_log(record, argv, at)
-  local lines = #argv - at
+  local lines = #argv - at - 1
   if lines < 1 then return end
-  local number = tonumber(argv[at])
+  local number = tonumber(argv[at + 1])
   local known = math.max(tonumber(redis.call('HGET', record, 'lines') or '0') - number, 0)
   if known >= lines then return end
-  redis.call('RPUSH', log_key(record), unpack(argv, at + 1 + known))
-  redis.call('LTRIM', log_key(record), -LOG_LINES, -1)
+  redis.call('RPUSH', log_key(record), unpack(argv, at + 2 + known))
+  redis.call('LTRIM', log_key(record), -argv[at], -1)
   redis.call('HSET', record, 'lines', ms(number + lines))
 end
 
@@ -233,7 +232,7 @@ return { 'claimed', redis.call('HGETALL', record) }
 
 ---- act beat
 -- KEYS  record, leases
--- ARGV  id, worker, attempt, lease_ms, progress or '', checkpoint or '', number, log line, …
+-- ARGV  id, worker, attempt, lease_ms, progress or '', checkpoint or '', kept, number, log line, …
 -- Renews the lease; writes and announces what it brings. Returns 'ok', 'cancel' (asked to stop)
 -- or 'lost' (this attempt is no longer the one: nothing was written).
 local record, leases, id = KEYS[1], KEYS[2], ARGV[1]
@@ -259,7 +258,7 @@ return 'ok'
 ---- act finish
 -- KEYS  record, leases, ends
 -- ARGV  id, worker, attempt, state, keep_ms, progress, result or '', error or '',
---       trace or '', number, log line, …
+--       trace or '', kept, number, log line, …
 -- Returns 'ok' or 'lost'. Repeated with the same attempt and state: 'ok' again, nothing twice.
 local record, leases, ends, id = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
 if not owns(record, ARGV[2], ARGV[3]) then
@@ -283,7 +282,7 @@ return 'ok'
 ---- act release
 -- KEYS  record, leases, ends
 -- ARGV  id, worker, attempt, delay_ms, lease_ms, keep_ms, progress or '', error or '',
---       checkpoint or '', trace or '', number, log line, …
+--       checkpoint or '', trace or '', kept, number, log line, …
 -- Gives a job back: running or held → queued. With a delay the same worker holds it and may claim
 -- it when the delay is over; without, whoever looks first. Asked to cancel meanwhile: cancelled.
 -- Returns 'ok', 'cancelled' or 'lost'.

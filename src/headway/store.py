@@ -22,6 +22,7 @@ from headway.context import Context
 from headway.errors import JobNotFound, StartRefused, StoreError
 from headway.job import Attempt, Failure, Job, State, is_id
 from headway.keys import Keys
+from headway.limits import LOG_LINES
 
 __all__ = ["Claim", "Lines", "Settled", "Store", "ThreadStore"]
 
@@ -107,9 +108,10 @@ class Settled:
 class _Acts:
     """Builds the calls. Shared by the loop's store and the thread's."""
 
-    def __init__(self, keys: Keys, worker: str) -> None:
+    def __init__(self, keys: Keys, worker: str, log_lines: int) -> None:
         self.keys = keys
         self.worker = worker
+        self._log_lines = log_lines
 
     def _act(self, name: str, keys: Sequence[str], *args: str | int) -> Call:
         return Call(SCRIPTS[name], (len(keys), *keys, *args))
@@ -119,6 +121,9 @@ class _Acts:
 
     def _three(self, job_id: str) -> tuple[str, str, str]:
         return (*self._two(job_id), self.keys.ends(job_id[:2]))
+
+    def _numbered(self, lines: Lines) -> tuple[str | int, ...]:
+        return (self._log_lines, lines.number, *lines.texts) if lines.texts else ()
 
     def beat_call(
         self,
@@ -132,7 +137,7 @@ class _Acts:
     ) -> Call:
         return self._act(
             "beat", self._two(job_id), job_id, self.worker, attempt, _ms(lease_s),
-            progress, checkpoint, *_numbered(lines),
+            progress, checkpoint, *self._numbered(lines),
         )  # fmt: skip
 
     def hold_calls(self, job_ids: Iterable[str], lease_s: float) -> list[Call]:
@@ -148,8 +153,8 @@ class _Acts:
 class ThreadStore(_Acts):
     """What the beat thread may do: renew leases and write progress, many jobs in one trip."""
 
-    def __init__(self, url: str, keys: Keys, worker: str) -> None:
-        super().__init__(keys, worker)
+    def __init__(self, url: str, keys: Keys, worker: str, *, log_lines: int = LOG_LINES) -> None:
+        super().__init__(keys, worker, log_lines)
         self._link = ThreadLink(url)
 
     def send(self, calls: Sequence[Call]) -> list[Any]:
@@ -168,8 +173,10 @@ class Store(_Acts):
     after a lost answer.
     """
 
-    def __init__(self, link: Link, keys: Keys, worker: str, *, keep_s: float) -> None:
-        super().__init__(keys, worker)
+    def __init__(
+        self, link: Link, keys: Keys, worker: str, *, keep_s: float, log_lines: int = LOG_LINES
+    ) -> None:
+        super().__init__(keys, worker, log_lines)
         self._link = link
         self._keep_ms = _ms(keep_s)
 
@@ -264,7 +271,7 @@ class Store(_Acts):
         act = self._act(
             "finish", self._three(job.id), job.id, self.worker, job.attempt, settled.state,
             self._keep_ms, settled.progress, settled.result, _error(settled.error),
-            settled.trace, *_numbered(settled.lines),
+            settled.trace, *self._numbered(settled.lines),
         )  # fmt: skip
         answers = await self._link.call_all([act, *self._index(job.owner, job.id)])
         return bool(answers[0] == "ok")
@@ -286,7 +293,7 @@ class Store(_Acts):
         act = self._act(
             "release", self._three(job_id), job_id, self.worker, attempt, _ms(delay_s),
             _ms(lease_s), self._keep_ms, progress, _error(error), checkpoint,
-            trace, *_numbered(lines),
+            trace, *self._numbered(lines),
         )  # fmt: skip
         return str(await self._link.call(act))
 
@@ -425,10 +432,6 @@ def _readable(record: Mapping[str, str]) -> Job | None:
 def _order() -> int:
     # Orders one owner's list; a clock that is wrong by seconds only misplaces a row.
     return int(time.time() * 1000)
-
-
-def _numbered(lines: Lines) -> tuple[str | int, ...]:
-    return (lines.number, *lines.texts) if lines.texts else ()
 
 
 def _ms(seconds: float) -> int:

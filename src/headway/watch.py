@@ -239,7 +239,7 @@ class Hub:
                 self._set_live(live=False)
                 self._settled.set()
             longest = min(AGAIN_FIRST_S * 2**failures, AGAIN_MAX_S)
-            await asyncio.sleep(random.uniform(longest / 2, longest))  # noqa: S311
+            await asyncio.sleep(random.uniform(longest / 2, longest))  # noqa: S311 - spreads load
 
     async def _both(self, *coroutines: Any) -> None:
         """Run until one of them fails; then end the others and raise its error."""

@@ -133,7 +133,7 @@ class Watchdog:
 
     async def _rest(self) -> None:
         try:
-            async with asyncio.timeout(random.uniform(0.75, 1.25) * self._look_s):  # noqa: S311
+            async with asyncio.timeout(random.uniform(0.75, 1.25) * self._look_s):  # noqa: S311 - spreads load
                 await self._wake.wait()
         except TimeoutError:
             return

@@ -15,7 +15,7 @@ from contextvars import Context, copy_context
 from typing import Any, Final, Protocol
 
 from headway.errors import JobCancelled
-from headway.job import RESULT_BYTES, to_json
+from headway.job import to_json
 from headway.progress import Progress, _current
 from headway.pulse import Source
 from headway.task import Task
@@ -44,8 +44,8 @@ class Work(Protocol):
         """Ask it to stop. Called at most once, after `result()` has begun."""
 
 
-def result_json(task: str, value: Any) -> str:
-    """What a task returned, as JSON.
+def result_json(task: str, value: Any, limit: int) -> str:
+    """What a task returned, as JSON of at most *limit* bytes.
 
     Raises:
         BadInput: it is no JSON, or too large; the message says what to do.
@@ -53,7 +53,7 @@ def result_json(task: str, value: Any) -> str:
     return to_json(
         value,
         what=f"result of {task}",
-        limit=RESULT_BYTES,
+        limit=limit,
         cure="Store the data elsewhere (a file, a table) and return where it is.",
     )
 
@@ -96,7 +96,8 @@ class CoroutineWork:
         except asyncio.CancelledError:
             self._torn = True  # whoever cancels us cancels all there is: the code has it already
             raise
-        return result_json(self._task.name, self._running.result())
+        limit = self.source.limits.result_bytes
+        return result_json(self._task.name, self._running.result(), limit)
 
     def stop(self, why: str) -> None:
         self.source.stop(why, raises=False)
@@ -139,7 +140,8 @@ class ThreadWork:
         try:
             try:
                 call = _Call(self._task, self._args, self.source, self._context)
-                result = result_json(self._task.name, call.context.run(call))
+                limit = self.source.limits.result_bytes
+                result = result_json(self._task.name, call.context.run(call), limit)
             except BaseException as caught:  # its owner is the loop: everything goes there
                 error = carried(caught)
             self._close()

@@ -209,7 +209,7 @@ async def test_server_drawn_list_becomes_live_without_a_request(
     asked = Asked(page)
     await page.goto(f"{site.url}/jobs")
     await shows(rows(page).nth(0), "running", "25%")
-    await until(lambda: site.streams() == 1, "it streams")
+    await until(lambda: asked.streams, "the stream is asked for")
 
     assert set(asked.all) == {"GET /jobs", "GET /jobs/events"}
     await page.evaluate("document.querySelector('headway-jobs').remove()")

@@ -84,7 +84,8 @@ async def test_next_attempt_is_announced(site: Site, page: Page, name: str) -> N
 
 async def test_work_that_ends_at_once_shows_no_bar(site: Site, page: Page, name: str) -> None:
     """Within 400 ms only the outcome is shown, unless the page wants it otherwise."""
-    await page.clock.install()
+    await page.clock.install(time=0)
+    await page.clock.pause_at(1_000)
     await page.add_init_script(SEEN)
     job_id = await site.begin(page, name)
     url = f"{site.url}/jobs/{job_id}"

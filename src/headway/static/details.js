@@ -29,7 +29,7 @@ button.more svg{transition:rotate .15s}
 button.more[aria-expanded=true] svg{rotate:180deg}
 #lines{max-block-size:14em;margin:.4em 0 .25em;padding:.6em .8em;overflow:auto;overscroll-behavior:contain;border:1px solid color-mix(in srgb,currentColor 18%,#0000);border-radius:.5em;font:.925em/1.5 ui-monospace,monospace;white-space:pre-wrap;overflow-wrap:anywhere;unicode-bidi:plaintext}
 #lines:focus-visible{outline:2px solid;outline-offset:1px}
-@container (inline-size<28rem){#stages li{grid-template-columns:1em minmax(0,1fr) 4em 4.5ch}#stages .counts{display:none}}
+@container (inline-size<28rem){#stages li{grid-template-columns:1em minmax(0,1fr) 4em 4.5ch}#stages .counts{display:none}#elapsed[hidden]~.more{margin-inline-start:auto}}
 @media (prefers-reduced-motion){#stages .track>div,.more svg{transition:none}}
 @media (forced-colors:active){#stages .track{border:1px solid}#stages .track>div{background-color:Highlight}}
 `);

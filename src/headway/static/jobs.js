@@ -23,10 +23,12 @@ sheet.replaceSync(`
 ul{display:grid;grid-template-columns:minmax(0,1fr);gap:1.25rem;margin:0;padding:0;list-style:none}
 a{color:inherit;text-decoration:none}
 a:hover{text-decoration:underline}
-button{flex:none;font:inherit;font-size:.8em;color:inherit;padding:0 .75em;min-block-size:24px;background:none;border:1px solid #8888;border-radius:.5em;cursor:pointer}
+button{display:inline-flex;flex:none;align-items:center;justify-content:center;font:inherit;font-size:.8em;color:inherit;padding:0 .75em;min-block-size:24px;background:none;border:1px solid #8888;border-radius:.5em;cursor:pointer}
 button:hover{border-color:currentColor}
 :is(a,button):focus-visible{outline:2px solid;outline-offset:1px}
 p{margin:.25em 0;font-size:.875em}
+li{container-type:inline-size}
+@container (inline-size<28rem){[part=forget]{inline-size:24px;padding:0;border-radius:.4rem;font-size:0}[part=forget]::before{content:"×";content:"×"/"";font-size:1rem}}
 #foot{display:flex;flex-wrap:wrap;gap:.5em 1em;align-items:center;margin-block-start:1em;font-size:.875em}
 @media print{button{display:none}}
 `);
@@ -73,7 +75,7 @@ export function createList(host, { announce, HeadwayBar, isOver, JobWatcher, joi
 
 	function label(row) {
 		row.forget.hidden = !over(row) || !row.bar.job?.finished_at;
-		row.forget.textContent = words.say("forget");
+		row.forget.textContent = row.forget.title = words.say("forget");
 		row.forget.ariaLabel = join(words.say("forget"), row.bar.job?.title);
 	}
 

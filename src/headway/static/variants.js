@@ -25,7 +25,7 @@ sheet.replaceSync(`
 .ring.indeterminate #bar{--headway-ratio:.25!important;animation:turn 1.6s linear infinite}
 @keyframes turn{to{rotate:1turn}}
 @media (prefers-reduced-motion){.ring #bar{transition:none}.ring.indeterminate #bar{animation:none}}
-@media (forced-colors:active){.ring #bar{forced-color-adjust:none;--_color:Highlight;--_track:GrayText}}
+@media (forced-colors:active){.ring #bar{forced-color-adjust:none;--_color:Highlight;--_track:color-mix(in srgb,CanvasText 25%,Canvas)}}
 `);
 try {
 	// So that a ring can move as smoothly as a bar.

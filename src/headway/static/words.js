@@ -85,7 +85,7 @@ export class Words {
 	}
 
 	counts({ done = 0, total, unit }) {
-		if (total == null && !done) return "";
+		if (total == null && !(done && unit)) return "";
 		const n = total ?? done;
 		const units = this.#text("units");
 		const forms = Object.hasOwn(units, unit) && units[unit];
