@@ -107,6 +107,26 @@ def test_client_that_takes_nothing_holds_up_no_stop(apps: Apps, server: str, doo
     assert "Traceback" not in app.log
 
 
+def test_logging_out_ends_streams_in_every_process(apps: Apps) -> None:
+    """The stream in another process ends at once, and whoever comes back is nobody there."""
+    here, there = [apps.serve(*UVICORN, app="flood:quart_app") for _ in range(2)]
+    job_id = here.start("wait")
+    path = f"/jobs/{job_id}/events"
+    with there.http.stream("GET", path) as stream:
+        lines = stream.iter_lines()
+        next(line for line in lines if line == "event: job")
+
+        here.http.post("/logout/tester")
+        rest = list(lines)
+
+    assert [line for line in rest if line.startswith("event: ")] == ["event: bye"]
+    assert 'data: {"reason":"revoked"}' in rest
+    assert there.http.get(path).status_code == 404
+    again = there.http.get(f"/jobs/events?id={job_id}").text
+    assert "event: gone" in again
+    assert "event: job" not in again
+
+
 # ── in one process ────────────────────────────────────────────────────────────────────────────
 
 

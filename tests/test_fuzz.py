@@ -175,8 +175,8 @@ def test_no_request_gets_what_the_document_does_not_know(played: Played) -> None
     )
     @given(cases(ids), headers())
     def every_time(case: Any, more: dict[str, str]) -> None:
-        # FastAPI's own routing knows no line breaks in paths, and answers them itself.
-        assume(played.door != "fastapi" or "\n" not in case.formatted_path)
+        # The routing of these two knows no line breaks in paths: they answer with their own 404.
+        assume(played.door not in {"fastapi", "quart"} or "\n" not in case.formatted_path)
         reply = played.send(case, more)  # the client holds it against the contract
 
         # An id with a slash in it makes another address, of which this operation knows nothing.

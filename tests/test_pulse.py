@@ -89,7 +89,7 @@ def look(keyspace: Keyspace, keys: Keys) -> Look:
 # ── writing ───────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_at_most_ten_writes_a_second(store: Store, pulse: Pulse) -> None:
+async def test_at_most_ten_writes_a_second(store: Store, pulse: Pulse, until: Until) -> None:
     """However often a job reports, it is written about ten times a second."""
     run = await begun(store, pulse)
     began, before = time.monotonic(), (await store.get(run.job_id)).rev
@@ -98,9 +98,12 @@ async def test_at_most_ten_writes_a_second(store: Store, pulse: Pulse) -> None:
         for _ in range(1000):
             run.progress.advance()
         await asyncio.sleep(0)
-    writes = (await store.get(run.job_id)).rev - before
 
-    assert 1 <= writes <= 1 + (time.monotonic() - began) / (0.9 * FLUSH_S)
+    async def writes() -> int:
+        return (await store.get(run.job_id)).rev - before
+
+    await until(writes, "it is written")  # a busy machine may take its time
+    assert await writes() <= 1 + (time.monotonic() - began) / (0.9 * FLUSH_S)
 
 
 async def test_all_jobs_of_a_moment_share_a_pipeline(
@@ -315,7 +318,7 @@ async def test_quiet_job_is_not_written(
 ) -> None:
     """A job that reports nothing costs the store nothing between two beats."""
     run, other = await begun(store, pulse), await begun(store, pulse)
-    await until(lambda: run.progress._quiet, "it is quiet")
+    await until(lambda: run.progress._written and run.progress._quiet, "it is quiet")
     rev, before = (await store.get(run.job_id)).rev, look.beats()
 
     other.progress.log("written")

@@ -57,9 +57,16 @@ def tell(headway: Headway) -> dict[str, int]:
 # ── Quart ─────────────────────────────────────────────────────────────────────────────────────
 
 quart_app = Quart(__name__)
-_quart = QuartHeadway(
-    quart_app, limits=LIMITS, identify=lambda request: request.headers.get("x-user", "tester")
-)
+
+
+def _inside(request: Any) -> str | None:
+    """Who asks, unless they have logged out; all processes share the list of those."""
+    name: str = request.headers.get("x-user", "tester")
+    journal = Path(os.environ["JOURNAL"])
+    return None if journal.exists() and name in journal.read_text().split() else name
+
+
+_quart = QuartHeadway(quart_app, limits=LIMITS, identify=_inside)
 QUART_TASKS: Final = {f.__name__: _quart.task(f) for f in (bulk, wait)}
 
 
@@ -67,6 +74,14 @@ QUART_TASKS: Final = {f.__name__: _quart.task(f) for f in (bulk, wait)}
 async def start(task: str) -> Response:
     response: Response = await _quart.reply(await QUART_TASKS[task].start())
     return response
+
+
+@quart_app.post("/logout/<user>")
+async def logout(user: str) -> dict[str, str]:
+    with Path(os.environ["JOURNAL"]).open("a") as journal:
+        journal.write(f"{user}\n")
+    await _quart.revoke(user)
+    return {"bye": user}
 
 
 @quart_app.get("/streams")

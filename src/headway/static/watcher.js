@@ -260,6 +260,6 @@ function look() {
 }
 document.addEventListener("visibilitychange", look);
 addEventListener("online", look);
-addEventListener("offline", () => feeds.forEach((feed) => feed.tick(false)));
+addEventListener("offline", () => feeds.forEach((feed) => feed.plan(feed.tick(false))));
 addEventListener("pagehide", () => feeds.forEach((feed) => feed.plan(2e9)));
 addEventListener("pageshow", ({ persisted }) => persisted && feeds.forEach((feed) => feed.plan()));
