@@ -126,6 +126,8 @@ class Stream:
             self.status = message["status"]
             self.headers = {n.decode().lower(): v.decode() for n, v in message["headers"]}
         self.body += message.get("body", b"")
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self._gone.set()  # as servers do
 
     @property
     def over(self) -> bool:

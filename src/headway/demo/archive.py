@@ -27,6 +27,7 @@ _WORDS: Final = (
 def pack_folder(progress: Progress, folder: Folder, files: int) -> Outcome:
     """Write *files* files, hash each, and pack them into an archive to download."""
     source = folder / "folder"
+    progress.set(total=10)  # the sum of the weights: without it nobody knows how many will come
     with progress.stage("Generate", weight=2):
         _generate(progress, source, files)
     paths = sorted(path for path in source.rglob("*") if path.is_file())
