@@ -40,6 +40,7 @@ async def test_list_is_found_again_in_every_tab(
     await site.bare(page, LIST)
     await expect(labels(page)).to_have_text(["Run", "New", "Old"])
     await shows(rows(page).nth(0), "running", "25%")
+    await until(lambda: asked.streams, "the page asks for a stream")
     await until(lambda: site.streams() == 1, "one stream serves all of them")
     assert sorted(set(asked.all)) == ["GET /jobs/", "GET /jobs/events"]
 

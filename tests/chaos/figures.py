@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from statistics import median
@@ -80,7 +81,7 @@ def _times(kind: str, breaks: Sequence[Break]) -> Iterator[str]:
 
 def _breaks(evidence: Evidence, story: Story) -> Iterator[Break]:
     for one in story.tries:
-        if one["outcome"] not in {"lost", "released", "failed"}:
+        if one["outcome"] not in {"lost", "released", "failed"} or _failed_by_itself(one):
             continue
         attempt, pid = int(one["attempt"]), int(one["worker"].split(":")[1])
         began, ended = (int(one[k]) / 1000 - evidence.epoch for k in ("began", "ended"))
@@ -98,6 +99,12 @@ def _breaks(evidence: Evidence, story: Story) -> Iterator[Break]:
             started[0].at - hit.at if started else None,
             evidence.store_was_out(hit.at - 1, until),
         )
+
+
+def _failed_by_itself(one: dict[str, str]) -> bool:
+    """True for an error of the task, which has nothing to do with the fault beside it."""
+    error = json.loads(one.get("error") or "null")
+    return bool(error) and error["code"] not in {"lost", "interrupted"}
 
 
 def _shown(story: Story, attempt: int, since: float) -> float | None:
