@@ -130,8 +130,8 @@ async def test_print_shows_the_progress_without_the_buttons(
 
 
 async def test_one_language_at_a_time(site: Site, page: Page, name: str) -> None:
-    """Numbers and durations follow the language of the texts, not that of the page."""
-    site.tell(name, total=4000, to=1000)
+    """Texts in another language bring its numbers, durations and plurals."""
+    site.tell(name, total=4000, to=1000, unit="row")
     job_id = await site.begin(page, name)
     await site.watch(page, job_id)
     await shows(bar(page), "running", "25%")
@@ -144,14 +144,19 @@ async def test_one_language_at_a_time(site: Site, page: Page, name: str) -> None
         ),
     )
     await page.reload()
-    await says(bar(page), "1,000 of 4,000", "meta")
+    await says(bar(page), "1,000 of 4,000 rows", "meta")
     await says(bar(page), "about 2 minutes left", "eta")
 
-    german = {"lang": "de", "counts": "{done} von {total}", "eta": "noch etwa {time}"}
+    german: dict[str, Any] = {
+        "lang": "de",
+        "counts": "{done} von {total} {unit}",
+        "eta": "noch etwa {time}",
+    }
+    german["units"] = {"row": {"one": "Zeile", "other": "Zeilen"}}
     await page.add_init_script(
         "addEventListener('DOMContentLoaded', () => {"
         f"document.querySelector('headway-bar').strings = {json.dumps(german)}; }})"
     )
     await page.reload()
-    await says(bar(page), "1.000 von 4.000", "meta")
+    await says(bar(page), "1.000 von 4.000 Zeilen", "meta")
     await says(bar(page), "noch etwa 2 Minuten", "eta")

@@ -112,8 +112,8 @@ async def test_work_that_ends_at_once_shows_no_bar(site: Site, page: Page, name:
     await expect(part(bar(page), "bar")).to_be_visible()
 
 
-async def test_elapsed_time_is_told(site: Site, page: Page, name: str) -> None:
-    """In digits, from the start on; at the end it is how long it took."""
+async def test_times_and_attempts_are_told(site: Site, page: Page, name: str) -> None:
+    """The elapsed time in digits, the remaining one in words, and where the attempt began."""
     site.tell(name, total=4, to=1)
     job_id = await site.begin(page, name)
     await site.watch(page, job_id)
@@ -121,6 +121,7 @@ async def test_elapsed_time_is_told(site: Site, page: Page, name: str) -> None:
     asked = await page.context.request.get(f"{site.url}/jobs/{job_id}")
     began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 3_725))
     document: dict[str, Any] = {**await asked.json(), "rev": 10_000, "started_at": began}
+    document |= {"eta_s": 130, "attempt": 2, "max_attempts": 3, "resumed_ratio": 0.2}
 
     async def send(route: Route) -> None:
         body = f"event: job\ndata: {json.dumps(document)}\n\n"
@@ -129,6 +130,8 @@ async def test_elapsed_time_is_told(site: Site, page: Page, name: str) -> None:
     await page.route("**/jobs/events*", send)
     await page.reload()
     await says(bar(page), re.compile(r"^1:02:\d\d$"), "elapsed")
+    await says(bar(page), re.compile(r"^about \d minutes? left$"), "eta")
+    await says(bar(page), "1 of 4 · Attempt 2 of 3 · resumed at 20%", "meta")
 
 
 async def test_wrong_clock_of_the_browser_is_no_time(site: Site, page: Page, name: str) -> None:
@@ -183,6 +186,21 @@ async def test_fill_grows_from_the_start_of_the_line(site: Site, page: Page, nam
         assert abs(starts[direction == "rtl"] - track["width"] / 4) <= 1
         label, cancel = await box_of(page, "label"), await box_of(page, "cancel")
         assert (label["x"] < cancel["x"]) == (direction == "ltr")
+
+
+async def test_bar_glides_unless_news_are_fast(site: Site, page: Page, name: str) -> None:
+    """A glide that is replaced before it arrives would show less than is done."""
+    await page.clock.install()
+    site.tell(name, total=4, to=1)
+    await site.watch(page, await site.begin(page, name))
+    await shows(bar(page), "running", "25%")
+    fill = part(bar(page), "fill")
+    await bar(page).evaluate("bar => { bar.job = { ...bar.job, rev: 1e6 } }")
+    await bar(page).evaluate("bar => { bar.job = { ...bar.job, rev: 2e6 } }")
+    await expect(fill).to_have_css("transition-duration", "0s")
+    await page.clock.run_for(600)
+    await bar(page).evaluate("bar => { bar.job = { ...bar.job, rev: 3e6 } }")
+    await expect(fill).to_have_css("transition-duration", "0.3s")
 
 
 async def test_ring_is_round_and_tells_the_same(gallery: Gallery, page: Page) -> None:

@@ -2,7 +2,7 @@ import { isOver, JobWatcher } from "./watcher.js";
 import { join, texts, Words } from "./words.js";
 
 const ETA_MS = 5e3; // faster changes are noise
-const MANY = 20; // bars that move at once jump: gliding costs a frame each time
+const SWIFT_MS = 500; // news that come faster are steps small enough; a glide would never arrive
 const PATIENCE_MS = 400; // what ends sooner needs no bar
 const HTML = "http://www.w3.org/1999/xhtml";
 const SVG = "http://www.w3.org/2000/svg";
@@ -17,23 +17,22 @@ function tick(bar, on) {
 
 const sheet = new CSSStyleSheet();
 sheet.replaceSync(`
-:host{--_ink:currentColor 25%;--_color:var(--headway-accent,color-mix(in srgb,#3b82f6,var(--_ink)));--_track:var(--headway-track,color-mix(in srgb,currentColor 12%,#0000));--_size:var(--headway-height,.5rem);--_hatch:repeating-linear-gradient(135deg,color-mix(in srgb,currentColor 35%,#0000) 0 4px,#0000 0 8px);--_dir:1;display:block;container-type:inline-size;min-inline-size:12rem;line-height:1.5;text-align:start;font-variant-numeric:tabular-nums}
+:host{--_ink:currentColor 25%;--_color:var(--headway-accent,color-mix(in srgb,#3b82f6,var(--_ink)));--_track:var(--headway-track,color-mix(in srgb,currentColor 12%,#0000));--_size:var(--headway-height,.5rem);--_hatch:repeating-linear-gradient(135deg,color-mix(in srgb,currentColor 35%,#0000) 0 4px,#0000 0 8px);--_dir:1;display:block;container-type:inline-size;min-inline-size:12rem;line-height:1.5;font-variant-numeric:tabular-nums}
 :host(:dir(rtl)){--_dir:-1}
 :host([hidden]),[hidden]{display:none!important}
 #base{outline:0;position:relative}
 .waiting{visibility:hidden}
-.many *{transition:none!important}
 #head,#foot{display:flex;gap:0 .75em;align-items:center;min-block-size:2em}
 #label,#note,#meta{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 #label{display:block;font-weight:600}
 #percent{min-inline-size:4ch;text-align:end}
 #foot{font-size:.875em}
 #title,#say{display:flex;flex:1;gap:.4em;min-inline-size:0}
-#icon{flex:none;inline-size:1em;block-size:1.5em;fill:none;stroke:var(--_color);stroke-width:2;stroke-linecap:round;stroke-linejoin:round}
+#icon{flex:none;inline-size:1em;block-size:1.5em;fill:none;stroke:var(--_color);stroke-width:2;stroke-linecap:round}
 #facts{display:flex;gap:1em;align-items:center;min-inline-size:0}
 #facts>span{opacity:.85;white-space:nowrap}
 #bar{block-size:var(--_size);border-radius:var(--headway-radius,99px);overflow:hidden;print-color-adjust:exact;background:var(--_track)}
-#fill{block-size:100%;border-radius:inherit;background:var(--_color);translate:calc((var(--headway-ratio) - 1)*100%*var(--_dir));transition:translate .3s}
+#fill{block-size:100%;border-radius:inherit;background:var(--_color);translate:calc((var(--headway-ratio) - 1)*100%*var(--_dir));transition:translate var(--_glide)}
 .queued,.cancelling,.cancelled,.gone{--_color:color-mix(in srgb,currentColor 65%,#0000)}
 .succeeded{--_color:var(--headway-success,color-mix(in srgb,#16a34a,var(--_ink)))}
 .stalled,.retrying{--_color:var(--headway-warning,color-mix(in srgb,#c77700,var(--_ink)))}
@@ -54,8 +53,7 @@ button,a{display:inline-flex;align-items:center;flex:none;font:inherit;font-size
 `);
 
 /** The shadow tree: tag, id and part, parent, role. */
-const TREE = `
-div base
+const TREE = `div base
 div head base
 div title head
 slot label title
@@ -116,6 +114,7 @@ export class HeadwayBar extends HTMLElement {
 	#problem;
 	#given;
 	#shown;
+	#newsAt = 0;
 	#extras = {};
 	#seen = {};
 	#etaAt = 0;
@@ -127,7 +126,7 @@ export class HeadwayBar extends HTMLElement {
 		const ui = this.#ui;
 		const root = this.attachShadow({ mode: "open" });
 		root.adoptedStyleSheets = [sheet];
-		for (const row of TREE.trim().split("\n")) {
+		for (const row of TREE.split("\n")) {
 			const [tag, id, parent, role] = row.split(" ");
 			/** @type {any} */
 			const node = document.createElementNS(/svg|path/.test(tag) ? SVG : HTML, tag);
@@ -139,7 +138,8 @@ export class HeadwayBar extends HTMLElement {
 		ui.icon.setAttribute("viewBox", "0 0 16 16");
 		ui.icon.ariaHidden = true;
 		ui.base.tabIndex = -1;
-		[ui.bar.ariaValueMin, ui.bar.ariaValueMax] = [0, 100];
+		ui.bar.ariaValueMin = 0;
+		ui.bar.ariaValueMax = 100;
 		ui.label.onslotchange = () => this.draw();
 		ui.cancel.onclick = () => this.cancel();
 		ui.retry.onclick = () => this.retry();
@@ -192,6 +192,9 @@ export class HeadwayBar extends HTMLElement {
 		this.draw();
 		this.watcher?.addEventListener("connection", ({ detail }) => this.#tell("connection", detail));
 		this.watcher?.addEventListener("update", ({ detail }) => {
+			const swift = Date.now() < this.#newsAt + SWIFT_MS;
+			this.#newsAt = Date.now();
+			this.#ui.base.style.setProperty("--_glide", swift ? "0s" : ".3s");
 			if (isOver(detail.state)) this.#problem = "";
 			this.#tell("update", detail);
 			if (!isOver(detail.state)) return;
@@ -300,7 +303,7 @@ export class HeadwayBar extends HTMLElement {
 		const reason = state == "failed" && join(error?.title, error?.detail);
 		const note = join((live && (job.note ?? stage)) || said, reason, this.#problem);
 
-		const shape = `${state} ${variant} ${this.#shown ? "" : "waiting"} ${ticking.size > MANY ? "many" : ""}`;
+		const shape = `${state} ${variant} ${this.#shown ? "" : "waiting"}`;
 		if (this.#isNew("shape", shape)) {
 			this.dataset.state = state;
 			this.#internals.states?.clear();

@@ -20,7 +20,7 @@ sheet.replaceSync(`
 #stages svg,.more svg{inline-size:1em;block-size:1em;fill:none;stroke:currentColor;stroke-width:2;stroke-linecap:round;stroke-linejoin:round;opacity:.7}
 #stages .open svg{stroke:var(--_color);fill:var(--_color);opacity:1}
 #stages .track{block-size:calc(var(--_size)*.6);border-radius:var(--headway-radius,99px);overflow:hidden;background:var(--_track);print-color-adjust:exact}
-#stages .track>div{block-size:100%;border-radius:inherit;background:var(--_color);translate:calc((var(--_ratio) - 1)*100%*var(--_dir));transition:translate .3s}
+#stages .track>div{block-size:100%;border-radius:inherit;background:var(--_color);translate:calc((var(--_ratio) - 1)*100%*var(--_dir));transition:translate var(--_glide)}
 #stages .unknown .track>div{translate:none;background:var(--_hatch)}
 #stages .done .track{visibility:hidden}
 button.more{border:0;padding:0;gap:.4em;font-size:1em;opacity:.85}

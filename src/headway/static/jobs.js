@@ -64,8 +64,7 @@ export function createList(host, { announce, HeadwayBar, isOver, JobWatcher, joi
 		const forget = make("button", { slot: "actions", part: "forget", onclick: () => drop(row) });
 		const problem = make("p", { role: "alert", part: "problem", hidden: true });
 		const row = { id: job.id, item, bar, forget, problem };
-		bar.append(host.hasAttribute("nolinks") ? link.textContent : link, forget);
-		if (host.hasAttribute("nolinks")) link.remove();
+		bar.append(...(host.hasAttribute("nolinks") ? [] : [link]), forget);
 		item.append(bar, problem);
 		bar.addEventListener("headway-update", () => label(row));
 		rows.set(job.id, row);

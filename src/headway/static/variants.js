@@ -13,7 +13,7 @@ sheet.replaceSync(`
 .inline :is(button,a,#actions){order:3}
 .inline:not(.running,.indeterminate,.finishing) #percent,.inline:is(.running,.indeterminate,.finishing) #note{display:none}
 .ring{--_ring:var(--headway-size,4rem);--_size:var(--headway-height,.4rem);display:grid;grid-template:auto auto/auto minmax(0,1fr);column-gap:1em;align-content:center}
-.ring #bar{grid-area:1/1/3;align-self:center;inline-size:var(--_ring);block-size:var(--_ring);border:0;border-radius:50%;background:conic-gradient(var(--_color) calc(var(--headway-ratio)*1turn),var(--_track) 0);mask:radial-gradient(closest-side,#0000 calc(100% - var(--_size) - .5px),#000 calc(100% - var(--_size)));transition:--headway-ratio .3s}
+.ring #bar{grid-area:1/1/3;align-self:center;inline-size:var(--_ring);block-size:var(--_ring);border:0;border-radius:50%;background:conic-gradient(var(--_color) calc(var(--headway-ratio)*1turn),var(--_track) 0);mask:radial-gradient(closest-side,#0000 calc(100% - var(--_size) - .5px),#000 calc(100% - var(--_size)));transition:--headway-ratio var(--_glide)}
 .ring #fill{display:none}
 .ring :is(#head,#foot){min-block-size:1.75em}
 .ring #head{align-self:end}
