@@ -21,6 +21,7 @@ from headway.job import Job
 from headway.limits import Limits
 from headway.quart import Headway as QuartHeadway
 from tests.conftest import MakeHeadway
+from tests.contract import HOOKS
 
 DOORS: Final = ["asgi", "quart"]
 SECRET: Final = "the secret of these tests"
@@ -65,7 +66,9 @@ class House:
     def client(self, **headers: str) -> httpx.AsyncClient:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         transport = httpx.ASGITransport(self.app)
-        return httpx.AsyncClient(transport=transport, base_url=SITE, headers=named)
+        return httpx.AsyncClient(
+            transport=transport, base_url=SITE, headers=named, event_hooks=HOOKS
+        )
 
     async def running(self, owner: str | None = "ann") -> Job:
         job = await self.wait.using(owner=owner).start()

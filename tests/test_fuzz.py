@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import Iterator
 from typing import Any, Final
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -176,7 +177,7 @@ def test_no_request_gets_what_the_document_does_not_know(played: Played) -> None
     @given(cases(ids), headers())
     def every_time(case: Any, more: dict[str, str]) -> None:
         # The routing of these two knows no line breaks in paths: they answer with their own 404.
-        assume(played.door not in {"fastapi", "quart"} or "\n" not in case.formatted_path)
+        assume(played.door not in {"fastapi", "quart"} or "\n" not in unquote(case.formatted_path))
         reply = played.send(case, more)  # the client holds it against the contract
 
         # An id with a slash in it makes another address, of which this operation knows nothing.

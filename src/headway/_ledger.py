@@ -207,12 +207,11 @@ def encoded(reading: Reading, most: int) -> str:
     """The reading as JSON. If it is over *most* bytes, without its oldest stages."""
     text = _encode(reading)
     if len(text) > most and reading.stages:
-        room = (
-            most - len(_encode(msgspec.structs.replace(reading, stages=()))) - len(',"stages":[]')
-        )
+        rest = len(_encode(msgspec.structs.replace(reading, stages=())))
+        room = most - rest - len(',"stages":[]') + 1  # the first one has no comma before it
         kept: deque[StageReading] = deque()
         for stage in reversed(reading.stages):
-            room -= len(_encode(stage)) + 1  # and a comma
+            room -= len(_encode(stage)) + 1
             if room < 0:
                 break
             kept.appendleft(stage)

@@ -52,6 +52,7 @@ _EVERYWHERE: Final[dict[str, tuple[str, dict[str, Any]]]] = {
         "Content-Security-Policy": "what the page may load.",
         "Cross-Origin-Resource-Policy": "whose pages may show it.",
         "Referrer-Policy": "where the address is passed on to.",
+        "Vary": "what the answer depends on.",
         "X-Content-Type-Options": "the type is what it says.",
         "X-Frame-Options": "the page is not shown inside of others.",
     }.items()
