@@ -313,3 +313,34 @@ async def test_lost_job_that_waits_is_told(
 
     assert ended.state == "succeeded"
     assert counting.steps == [*range(STEPS)] * 2
+
+
+@pytest.mark.parametrize("on_lost", ["fail", "retry"])
+async def test_lost_end_is_a_lost_run(
+    pair: Pair, make_headway: MakeHeadway, on_lost: str, until: Until
+) -> None:
+    """Of an end that the replica never got nobody knows: the run is lost, and is dealt with so."""
+    headway = make_headway(lease_s=LEASE_S)
+    counting = Counting(headway, on_lost=on_lost)
+
+    async with headway:
+        job = await counting.task.start()
+        await until(lambda: len(counting.steps) >= 10, "it runs")
+        pair.sever()
+        acknowledged = await Watching(headway, job).end()
+        pair.fail()
+        pair.promote()
+
+        async def ended() -> Job | None:
+            now = await headway.get(job.id)
+            return now if now.state.terminal else None
+
+        found = await until(ended, "it has ended", within_s=SOON_S)
+
+    assert acknowledged.state == "succeeded"
+    if on_lost == "fail":
+        assert (found.state, found.attempt, found.error.code) == ("failed", 1, "lost")
+        assert counting.steps == [*range(STEPS)]
+    else:
+        assert (found.state, found.attempt) == ("succeeded", 2)
+        assert counting.steps == [*range(STEPS)] * 2
