@@ -132,8 +132,6 @@ async def test_jobs_live_with_the_rights_in_the_docs(
         listed = {job.id for job in await headway.list(owner="ann")}
         assert {done.id, failed.id, again.id} <= listed
         assert len((await overview.page(Filter())).jobs) == 4
-        assert (await overview.counts())[0] == 0
-        assert await overview.recent()
         assert await headway.forget(done.id)
         await runtime.store.sweep(100)
     assert users.denied() == set()

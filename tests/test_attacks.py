@@ -364,13 +364,13 @@ async def test_a_link_that_is_over_still_leads_its_owner(house: House) -> None:
 async def test_open_streams_end_with_their_share(house: House, until: Until) -> None:
     """When a share is over, streams of one job and of many end, and stay shut."""
     job = await house.running("bob")
-    bearer = f"Bearer {_sign(job.id, seconds=1)}"
+    bearer = f"Bearer {_sign(job.id, seconds=2)}"
 
     async with (
         house.listen(f"/jobs/{job.id}/events", authorization=bearer) as one,
         house.listen(f"/jobs/events?id={job.id}", authorization=bearer) as many,
     ):
-        await until(lambda: one.over and many.over, "both streams have ended", within_s=4)
+        await until(lambda: one.over and many.over, "both streams have ended")
         assert [event for event, _ in one.events] == ["job", "bye"]
         assert [event for event, _ in many.events] == ["job", "bye"]
     async with house.client(authorization=bearer) as http:
@@ -382,7 +382,7 @@ async def test_open_streams_end_with_their_share(house: House, until: Until) -> 
 async def test_a_long_poll_ends_with_its_share(house: House) -> None:
     """It is not held beyond the share, and tells nothing after it."""
     job = await house.running("bob")
-    headers = {"authorization": f"Bearer {_sign(job.id, seconds=1)}", "prefer": "wait=20"}
+    headers = {"authorization": f"Bearer {_sign(job.id, seconds=2)}", "prefer": "wait=20"}
 
     async with house.client(**headers) as http:
         tag = (await http.get(f"/jobs/{job.id}")).headers["etag"]
@@ -390,7 +390,7 @@ async def test_a_long_poll_ends_with_its_share(house: House) -> None:
         reply = await http.get(f"/jobs/{job.id}", headers={"if-none-match": tag})
 
     assert reply.status_code == 304
-    assert time.monotonic() - began_at < 3
+    assert time.monotonic() - began_at < 10, "the poll would last 20 s"
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), 1e12])
@@ -403,7 +403,7 @@ async def test_a_share_needs_a_time(house: House, seconds: float) -> None:
 async def test_many_tokens_cost_no_more_than_some(house: House) -> None:
     """A cookie that is as long as a server lets it be is not worked through."""
     job = await house.running("bob")
-    cookie = f"{SHARES_COOKIE}=" + "~".join(["a.b"] * 10_000)
+    cookie = f"{SHARES_COOKIE}=" + "~".join(["a.b"] * 1_000_000)
 
     async with house.client(cookie=cookie) as http:
         began_at = time.perf_counter()
@@ -412,7 +412,7 @@ async def test_many_tokens_cost_no_more_than_some(house: House) -> None:
 
     assert reply.status_code == 303
     assert len(reply.headers["set-cookie"]) < 2_000
-    assert took_s < 0.5
+    assert took_s < 5, "to work through them all takes longer"
 
 
 # ── ids of others ─────────────────────────────────────────────────────────────────────────────
@@ -844,7 +844,7 @@ async def test_long_polls_do_not_hold_up_the_stop(house: House, until: Until) ->
         began_at = time.monotonic()
 
         assert (await poll).status_code == 304
-    assert time.monotonic() - began_at < 1
+    assert time.monotonic() - began_at < 10, "the poll would last 20 s"
 
 
 @pytest.mark.parametrize("door", DOORS)

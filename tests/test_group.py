@@ -402,7 +402,7 @@ def test_jobs_of_a_killed_parent_are_cancelled(apps: Apps) -> None:
 
     first.kill()
     lost = second.ends(parent, within_s=SHOWN_S)
-    ended = [second.ends(child, within_s=2) for child in children]
+    ended = [second.ends(child) for child in children]
 
     assert (lost["state"], lost["error"]["code"]) == ("failed", "lost")
     assert [job["state"] for job in ended] == ["cancelled"] * 2

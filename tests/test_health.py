@@ -108,7 +108,7 @@ async def test_a_hanging_store_is_503_in_time(
     print(f"five answers after {took_s:.2f} s")
     assert {answer.status_code for answer in answers} == {503}
     assert {answer.json()["status"] for answer in answers} == {"store"}
-    assert HEALTH_S * 0.9 < took_s < HEALTH_S + 1
+    assert HEALTH_S * 0.9 < took_s < HEALTH_S + 2.5, "the link waits for 5 s"
     await until(lambda: own.is_told(200, "ok"), "it is well again")
 
 

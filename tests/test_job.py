@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from headway.errors import BadInput, TooLarge
 from headway.job import (
     PARTITIONS,
-    PARTITIONS_MAX,
     TRANSITIONS,
     Failure,
     Job,
@@ -25,6 +24,8 @@ from headway.job import (
     plain,
     to_json,
 )
+
+PARTITIONS_MAX = 256  # two hex digits
 
 MS = st.integers(min_value=0, max_value=4_102_444_800_000)
 COUNTS = st.integers(min_value=0, max_value=10**9)

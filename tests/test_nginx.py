@@ -34,7 +34,7 @@ SERVERS = {
     "hypercorn": ("hypercorn", "{app}", "--bind", "127.0.0.1:{port}"),
 }
 APPS = {"quart": "proxied:quart_app", "asgi": "proxied:asgi_app"}
-AT_ONCE_S = 0.5  # many times what it takes, and far below what buffering would cost
+AT_ONCE_S = 1.0  # many times what it takes, and far below what buffering would cost
 GZIP = "gzip on; gzip_types *; gzip_proxied any; gzip_min_length 0;"
 
 CONFIG = """
@@ -207,16 +207,16 @@ def test_events_pass_compressed(behind: Behind, server: str) -> None:
 @pytest.mark.parametrize("server", SERVERS)
 def test_heartbeats_outlive_the_read_timeout(behind: Behind, server: str) -> None:
     """A job that reports nothing keeps its stream, since heartbeats come before nginx gives up."""
-    proxied = behind("proxy_read_timeout 1s;", server=server, HEARTBEAT_S=0.4)
+    proxied = behind("proxy_read_timeout 3s;", server=server, HEARTBEAT_S=0.4)
 
     with proxied.stream(proxied.start("wait")) as coming:
         began_at = time.time()
         for event in coming:
-            if event.at - began_at > 2.5:
+            if event.at - began_at > 5:
                 break
 
     assert event.name == "hb"
-    assert event.at - began_at > 2.5
+    assert event.at - began_at > 5
 
 
 def test_without_heartbeats_nginx_gives_up(behind: Behind) -> None:
@@ -234,14 +234,14 @@ def test_without_heartbeats_nginx_gives_up(behind: Behind) -> None:
 @pytest.mark.parametrize("door", APPS)
 @pytest.mark.parametrize("server", SERVERS)
 def test_client_that_leaves_is_noticed(behind: Behind, server: str, door: str, more: str) -> None:
-    """A tab that is closed ends its stream in the app within a second; no heartbeat is needed."""
+    """A tab that is closed ends its stream in the app, long before the next heartbeat (15 s)."""
     proxied = behind(more, server=server, door=door)
     with proxied.stream(proxied.start("wait")) as coming:
         next(coming)
         assert proxied.open() == 1
     left_at = time.monotonic()
 
-    wait_until("the stream is over in the app", lambda: proxied.open() == 0, within_s=1)
+    wait_until("the stream is over in the app", lambda: proxied.open() == 0, within_s=10)
     print(f"{server}, {door}: noticed after {(time.monotonic() - left_at) * 1000:.0f} ms")
 
 

@@ -1,9 +1,10 @@
-"""All jobs for operators: order, pages, filters, minutes."""
+"""All jobs for operators: order, pages, filters."""
 
 from __future__ import annotations
 
-import time
+import asyncio
 
+import httpx
 import pytest
 
 from headway._link import Link
@@ -12,7 +13,8 @@ from headway.job import Job, State, new_id
 from headway.keys import Keys
 from headway.overview import Filter, Listing, Overview
 from headway.store import Settled, Store
-from tests.conftest import PARTITIONS, Keyspace
+from tests.conftest import PARTITIONS, Keyspace, MakeHeadway
+from tests.contract import HOOKS
 
 RECORD = {
     "task": "count", "title": "Count", "owner": "ann", "args": "[[],{}]", "options": "{}",
@@ -55,10 +57,8 @@ async def pages(overview: Overview, wanted: Filter, limit: int) -> list[list[str
 
 
 async def test_nothing_is_a_page(overview: Overview) -> None:
-    """An empty store has one empty page, and no minutes in which something ended."""
+    """An empty store has one empty page."""
     assert await overview.page(Filter()) == Listing([], None)
-    assert await overview.counts() == (0, 0)
-    assert sum(minute.succeeded for minute in await overview.recent()) == 0
 
 
 async def test_pages_hold_each_job_once_in_order(overview: Overview, store: Store) -> None:
@@ -92,6 +92,15 @@ async def test_many_that_end_at_once_are_all_listed(
     found = await pages(overview, Filter(), 7)
 
     assert sorted(i for page in found for i in page) == sorted(over)
+
+
+async def test_page_that_the_living_fill_holds_no_more(overview: Overview, store: Store) -> None:
+    """With just as many live jobs as there is room for, the ended ones wait for the next page."""
+    for _ in range(3):
+        await ended(store)
+        await queued(store)
+
+    assert [len(page) for page in await pages(overview, Filter(), 3)] == [3, 3]
 
 
 @pytest.mark.parametrize(
@@ -133,32 +142,7 @@ async def test_large_values_are_not_read(overview: Overview, store: Store) -> No
     assert page.jobs[0].state is State.SUCCEEDED
 
 
-async def test_minutes_count_what_ended(overview: Overview, store: Store) -> None:
-    """By state, and with the time that jobs waited to begin."""
-    for settled in (DONE, DONE, Settled(State.FAILED, "{}"), Settled(State.CANCELLED, "{}")):
-        await ended(store, settled)
-
-    minutes = await overview.recent(300)
-
-    assert len(minutes) == 6
-    assert (sum(m.succeeded for m in minutes), sum(m.failed for m in minutes)) == (2, 1)
-    assert sum(m.cancelled for m in minutes) == 1
-    waits = [m.wait_s for m in minutes if m.wait_s is not None]
-    assert waits
-    assert all(0 <= wait < 5 for wait in waits)
-    assert minutes[-1].at <= time.time() < minutes[-1].at + 120
-
-
-async def test_counts(overview: Overview, store: Store) -> None:
-    """What lives, and what is kept."""
-    await ended(store)
-    await running(store)
-    await queued(store)
-
-    assert await overview.counts() == (2, 1)
-
-
-@pytest.mark.parametrize("after", ["", "x", "e~now~", "l~1", "e~~", "\x00"])
+@pytest.mark.parametrize("after", ["", "x", "e~now~", "e~nan~", "l~1", "e~~", "\x00"])
 async def test_place_that_nobody_gave_is_refused(overview: Overview, after: str) -> None:
     """`after` comes from strangers."""
     if after == "l~1":
@@ -166,3 +150,57 @@ async def test_place_that_nobody_gave_is_refused(overview: Overview, after: str)
         return
     with pytest.raises(BadInput, match="give what an earlier page said"):
         await overview.page(Filter(), after=after)
+
+
+# ── over HTTP ─────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_operators_see_all_jobs(make_headway: MakeHeadway) -> None:
+    """Page by page, with their owners; filters in the query; nothing for anybody else."""
+    headway = make_headway(
+        identify=lambda scope: "ann", operator=lambda scope: b"boss" in dict(scope["headers"])
+    )
+    go = asyncio.Event()
+
+    @headway.task
+    async def count() -> int:
+        return 3
+
+    @headway.task
+    async def wait() -> None:
+        await go.wait()
+
+    transport = httpx.ASGITransport(headway.asgi, root_path="/jobs")
+    async with (
+        headway,
+        httpx.AsyncClient(
+            transport=transport, base_url="http://site.test", event_hooks=HOOKS
+        ) as client,
+    ):
+        over = [await count.using(owner="bob").start() for _ in range(60)]
+        for job in over:
+            async for _ in headway.watch(job.id):
+                pass
+        lives = await wait.using(owner="ann").start()
+
+        nobody = await client.get("/jobs/overview")
+        first = await client.get("/jobs/overview", headers={"boss": "1"})
+        rest = await client.get(
+            "/jobs/overview", headers={"boss": "1"}, params={"after": first.json()["after"]}
+        )
+        mine = await client.get("/jobs/overview?owner=ann&state=", headers={"boss": "1"})
+        wrong = [
+            await client.get(f"/jobs/overview?{query}", headers={"boss": "1"})
+            for query in ("state=done", "after=x")
+        ]
+        go.set()
+
+    assert (nobody.status_code, nobody.json()["code"]) == (404, "not_found")
+    found = [*first.json()["jobs"], *rest.json()["jobs"]]
+    assert found[0]["job"]["id"] == lives.id
+    assert {entry["job"]["id"] for entry in found} == {lives.id, *(job.id for job in over)}
+    assert len(found) == 61
+    assert {entry["owner"] for entry in found} == {"ann", "bob"}
+    assert rest.json()["after"] is None
+    assert [entry["job"]["id"] for entry in mine.json()["jobs"]] == [lives.id]
+    assert {(reply.status_code, reply.json()["code"]) for reply in wrong} == {(400, "bad_query")}

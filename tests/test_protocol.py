@@ -184,7 +184,7 @@ async def test_reply_sends_a_form_on(shop: Shop, to: str | None) -> None:
 
     assert reply.status_code == 303
     (job_id,) = await shop.mine()
-    assert reply.headers["location"] == to or f"/jobs/{job_id}"
+    assert reply.headers["location"] == (to or f"/jobs/{job_id}")
 
 
 async def test_reply_gives_htmx_the_bar(shop: Shop) -> None:

@@ -60,7 +60,7 @@ if __name__ == "__main__":
     app.run(port=int(sys.argv[1]), debug=True)
 """
 STOP_S = 2.0
-RESUMED_S = 2.0  # from the start of a process to the moment when jobs run again; 0.2 s is usual
+RESUMED_S = 6.0  # from the start of a process to the moment when jobs run again; 0.2 s is usual
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_reloader_takes_the_jobs_along(apps: Apps, reloader: str) -> None:
     edited.write_text(EDITED)
     command = RELOADERS[reloader]
     app = apps.serve(*command, app="edited:app", cwd=folder, CONCURRENCY=2, DRAIN_S=0.5)
-    failing, resumed = app.start("once", "failing"), app.start("resume", "resumed", seconds=2.5)
+    failing, resumed = app.start("once", "failing"), app.start("resume", "resumed", seconds=5)
     waiting = [app.start("once", f"waiting{n}", seconds=0) for n in range(3)]
     app.moves(failing)
     app.moves(resumed)
@@ -133,10 +133,10 @@ def test_reloader_takes_the_jobs_along(apps: Apps, reloader: str) -> None:
     )
     assert time.monotonic() - up_at < RESUMED_S
     app.await_answer()
-    assert app.ends(resumed)["result"] == 125
+    assert app.ends(resumed)["result"] == 250
     steps = Counter(line.split()[3] for line in apps.lines() if line.startswith("step "))
-    assert len(steps) == 125
-    assert steps.total() <= 126, "what was under way is done again, and nothing else"
+    assert len(steps) == 250
+    assert steps.total() <= 251, "what was under way is done again, and nothing else"
     assert app.job(failing)["error"]["code"] == "interrupted"
     assert [(job := app.ends(i))["state"] + str(job["attempt"]) for i in waiting] == [
         "succeeded1"

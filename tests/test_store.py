@@ -268,10 +268,22 @@ async def test_only_the_next_attempt_makes_a_claim_good(link: Link, store: Store
     assert (await store.get(job.id)).state is State.QUEUED
 
 
+async def test_what_was_handed_over_is_no_attempt(store: Store) -> None:
+    """An attempt that is given back without an error raises the limit, for this job alone."""
+    job = await running(store, on_lost="retry", max_attempts="2")
+    assert await store.release(job.id, 1) == "ok"
+
+    claim = await store.claim(job.id, LONG_S)
+
+    assert claim is not None
+    assert (claim.job.attempt, claim.job.max_attempts, claim.handed) == (2, 3, 1)
+    assert (await store.args(job.id))["max_attempts"] == "2"
+
+
 async def test_revisions_leap_over_what_may_be_lost(link: Link, store: Store, eye: Eye) -> None:
     """After a silence more revisions are left out than can have been written meanwhile."""
     job = await running(store)
-    eye.client.hset(eye.keys.record(job.id), "told", f"{eye.now_ms() - 3_000:.0f}")
+    eye.client.hset(eye.keys.record(job.id), "updated", f"{eye.now_ms() - 3_000:.0f}")
 
     await beat(link, store, job, progress='{"done":1}')
     after = (await store.get(job.id)).rev

@@ -140,7 +140,7 @@ class _Base:
         self._url = url_of(url)
         self.where = _unsecret(url)
 
-    def _answers(self, calls: Sequence[Call], raw: Sequence[Any]) -> list[Any]:
+    def _answers(self, raw: Sequence[Any]) -> list[Any]:
         return [self._answer(one) for one in raw]
 
     def _answer(self, one: Any) -> Any:
@@ -161,7 +161,7 @@ def swallowed() -> bool:
 
 def _log_failure(future: asyncio.Future[Any]) -> None:
     if not future.cancelled() and (error := future.exception()) is not None:
-        logger.warning("an index was not written, and will be repaired: %s", error)
+        logger.warning("something that repairs itself was not written: %s", error)
 
 
 def _missing(calls: Sequence[Call], raw: Sequence[Any]) -> list[int]:
@@ -271,7 +271,7 @@ class Link(_Base):
         # Whoever takes the loop down cancels every task of it, and only then is what is open closed
         # (Quart's reloader, or a second Ctrl-C). What is asked until then is served all the same.
         self._torn = self._torn or pump.cancelling() > 0
-        if self._queue:
+        if self._queue and self._pump is pump:  # else whoever asked has opened another
             self._wake.set()
             self.open()
 
@@ -311,7 +311,7 @@ class Link(_Base):
             _raise(error, self.where)
         if self.contact_at is None:
             self.contact_at = time.monotonic()
-        return self._answers(calls, raw)
+        return self._answers(raw)
 
     async def _pipeline(self, commands: list[tuple[str | int, ...]]) -> list[Any]:
         async with self.client.pipeline(transaction=False) as pipeline:
@@ -360,7 +360,7 @@ class ThreadLink(_Base):
                     raw[i] = answer
         except (failures.RedisError, OSError) as error:
             _raise(error, self.where)
-        return self._answers(calls, raw)
+        return self._answers(raw)
 
     def _pipeline(self, commands: list[tuple[str | int, ...]]) -> list[Any]:
         with self._client.pipeline(transaction=False) as pipeline:

@@ -20,8 +20,8 @@ import msgspec
 
 from headway import _sse, pages
 from headway.access import SHARE, Access
-from headway.document import Attempts, Batch, Health, Log, document, tried
-from headway.errors import HeadwayError, NotOpen, StoreError
+from headway.document import Attempts, Batch, Entry, Health, Log, Page, document, tried
+from headway.errors import BadInput, HeadwayError, NotOpen, StoreError
 from headway.http import (
     JSON,
     NO_STORE,
@@ -41,6 +41,7 @@ from headway.http import (
 from headway.job import Attempt, Job, State, is_id
 from headway.limits import Limits
 from headway.openapi import openapi
+from headway.overview import Filter, Listing
 from headway.problems import Refused, problem, problem_of
 from headway.settings import Settings
 from headway.stream import Streams
@@ -70,6 +71,7 @@ class Jobs(Protocol):
     async def retry(self, job_id: str) -> Job: ...
     async def forget(self, job_id: str) -> bool: ...
     async def ping(self) -> float: ...
+    async def overview(self, wanted: Filter, *, after: str | None = ...) -> Listing: ...
     async def log(self, job_id: str) -> builtins.list[str]: ...
     async def attempts(self, job_id: str) -> builtins.list[Attempt]: ...
     async def list(self, *, owner: str, limit: int = ...) -> builtins.list[Job]: ...
@@ -190,6 +192,21 @@ class Api:
             found = []
         now = time.time()
         return [job for job in found if viewer.may_watch(job) and not job.expired(now)]
+
+    async def _overview(self, request: Request) -> Reply:
+        """For operators; for everybody else there is nothing here."""
+        viewer = await self._access.viewer(request)
+        if not viewer.operator:
+            raise Refused("not_found")
+        try:
+            page = await self._jobs.overview(_wanted(request), after=_asked(request, "after"))
+        except BadInput as error:
+            raise Refused("bad_query", detail=str(error)) from None
+        entries: list[Entry] = [
+            {"owner": job.owner, "job": document(job, request.base, viewer)} for job in page.jobs
+        ]
+        found: Page = {"jobs": entries, "after": page.after}
+        return Reply(200, [JSON, PRIVATE, VARY, NOSNIFF], msgspec.json.encode(found))
 
     async def _result(self, request: Request, job_id: str) -> Reply:
         job, _ = await self._watchable(request, job_id)
@@ -408,6 +425,7 @@ _Handler = Callable[..., Awaitable[Reply]]
 _HANDLERS: Final[Mapping[str, _Handler]] = {
     "list": Api._list,
     "watch_many": Api._all_events,
+    "overview": Api._overview,
     "health": Api._health,
     "openapi": Api._openapi,
     "static": Api._static,
@@ -449,6 +467,23 @@ def _matched(shape: Sequence[str], parts: Sequence[str]) -> list[str] | None:
     if any(want not in {"*", part} for want, part in pairs):
         return None
     return [part for want, part in pairs if want == "*"]
+
+
+def _wanted(request: Request) -> Filter:
+    """The filter of an overview."""
+    state = _asked(request, "state")
+    if state is not None and state not in set(State):
+        raise BadInput(f"state {state[:40]!r}: give one of {', '.join(State)}")
+    return Filter(
+        state=None if state is None else State(state),
+        task=_asked(request, "task"),
+        owner=_asked(request, "owner"),
+    )
+
+
+def _asked(request: Request, name: str) -> str | None:
+    """A parameter of the query; one that is empty is none, as forms send it."""
+    return request.query.get(name, [""])[0] or None
 
 
 def _not_allowed(handlers: Mapping[str, _Handler]) -> Reply:

@@ -84,6 +84,20 @@ class Batch(TypedDict):
     gone: list[str]
 
 
+class Entry(TypedDict):
+    """A job and whose it is. Its result is left out here: ask for the job itself."""
+
+    owner: str | None
+    job: Document
+
+
+class Page(TypedDict):
+    """A page of all jobs. `after` asks for the next one; null: this is the last."""
+
+    jobs: list[Entry]
+    after: str | None
+
+
 class Log(TypedDict):
     """The newest lines of a job's log, oldest first."""
 

@@ -9,13 +9,12 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any, Final
 
 from headway._link import Call, Link
 from headway.errors import KeyInFlight, KeyReused, TooMany
 from headway.job import Job
-from headway.keys import Keys
+from headway.keys import Keys, digest
 from headway.limits import Limits
 from headway.store import SCRIPTS
 
@@ -23,7 +22,7 @@ __all__ = ["Asker", "Gate", "Reservation"]
 
 ACTIVE_S: Final = 30 * 86_400  # places that nobody gave back are free after so long
 BUSY_S: Final = 30.0  # a request that died does not block its Idempotency-Key for longer
-FULL_AGAIN_S: Final = 5.0
+FULL_AGAIN_S: Final = 5.0  # when a place is free is not known; sooner would be a storm
 
 
 @dataclass(slots=True)
@@ -81,7 +80,7 @@ class Gate:
         if self._counts(asker.owner):
             calls.append(self._admit(str(asker.owner), job_id))
         if (pace := self._limits.starts_per_minute) is not None and asker.rate_key is not None:
-            name = self._key("pace", f"{pace} {asker.rate_key}")
+            name = self._keys.pace(f"{pace} {asker.rate_key}")
             calls.append(Call(SCRIPTS["pace"], (1, name, pace)))
         return calls
 
@@ -110,14 +109,14 @@ class Gate:
     def leave(self, owner: str | None, job_id: str) -> None:
         """The job has ended, or never was: its place is free. Costs no round trip of its own."""
         if owner is not None and self._counts(owner):
-            self._link.post(Call(None, ("SREM", self._key("active", owner), job_id)))
+            self._link.post(Call(None, ("SREM", self._keys.active(owner), job_id)))
 
     def _counts(self, owner: str | None) -> bool:
         return owner is not None and self._limits.jobs_per_owner is not None
 
     def _admit(self, owner: str, job_id: str) -> Call:
         most = self._limits.jobs_per_owner or 1
-        return Call(SCRIPTS["admit"], (1, self._key("active", owner), job_id, most, ACTIVE_S))
+        return Call(SCRIPTS["admit"], (1, self._keys.active(owner), job_id, most, ACTIVE_S))
 
     async def _admit_again(
         self,
@@ -129,7 +128,7 @@ class Gate:
         # Places of jobs that ended while nobody could give them back must not lock out for ever.
         living = await alive(held)
         if over := [i for i in held if i not in living]:
-            free = Call(None, ("SREM", self._key("active", owner), *over))
+            free = Call(None, ("SREM", self._keys.active(owner), *over))
             if (await self._link.call_all([free, self._admit(owner, job_id)]))[1] == ["ok"]:
                 return
         raise TooMany("too_many_jobs", FULL_AGAIN_S)
@@ -149,8 +148,8 @@ class Gate:
             KeyReused, KeyInFlight: see there.
         """
         said = f"{asker.owner}\n{number}\n{asker.key}"
-        name, token = self._key("once", said), secrets.token_hex(8)
-        act = Call(SCRIPTS["reserve"], (1, name, _digest(about), token, round(BUSY_S * 1000)))
+        name, token = self._keys.once(said), secrets.token_hex(8)
+        act = Call(SCRIPTS["reserve"], (1, name, digest(about), token, round(BUSY_S * 1000)))
         word, *job = await self._link.call(act)
         if word == "other":
             raise KeyReused("this Idempotency-Key was used for something else")
@@ -162,10 +161,3 @@ class Gate:
         """The key stands for *job* from now on; or for nothing, if none came of it."""
         args = (1, reservation.name, reservation.token, job.id if job else "", self._keep_ms)
         await self._link.call(Call(SCRIPTS["settle"], args))
-
-    def _key(self, what: str, of: str) -> str:
-        return f"{self._keys.prefix}:{what}:{_digest(of)}"
-
-
-def _digest(text: str) -> str:
-    return blake2b(text.encode(), digest_size=16).hexdigest()

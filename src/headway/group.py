@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, ParamSpec, Protocol, Self
 import msgspec
 
 from headway.context import About, extra
-from headway.errors import BadInput, JobError, StoreError
+from headway.errors import BadInput, JobError, JobNotFound, StoreError
 from headway.job import Job, State, child_id
 from headway.progress import Progress
 from headway.task import Start, Task, Using
@@ -153,7 +153,7 @@ class Group:
             if not job.state.terminal:
                 try:
                     await self._service.cancel(job.id)
-                except StoreError as error:
+                except (StoreError, JobNotFound) as error:
                     said = extra("cancel", About(job.id, job.task))
                     logger.warning("job %s could not be cancelled: %s", job.id, error, extra=said)
         pending = [task for task in self._following if not task.done()]

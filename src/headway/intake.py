@@ -166,7 +166,7 @@ class Intake:
         return job
 
     async def _admit(self, job: Job, job_id: str, asker: Asker, answers: Sequence[object]) -> None:
-        if job.reused:  # it holds a place already, and the start costs nobody anything
+        if job.reused:  # it holds a place already
             self._gate.leave(asker.owner, job_id)
             return
         try:

@@ -31,7 +31,6 @@ __all__ = [
 ]
 
 PARTITIONS: Final = 64  # enough to spread over any cluster; part of every id, so never lowered
-PARTITIONS_MAX: Final = 256  # two hex digits
 NOTE_CHARS: Final = 500
 NAME_CHARS: Final = 200
 ARGS_BYTES: Final = 64 * 1024
@@ -73,7 +72,8 @@ TRANSITIONS: Final[Mapping[tuple[State, str], frozenset[State]]] = {
     (State.RUNNING, "release"): frozenset({State.QUEUED, State.CANCELLED}),
     (State.RUNNING, "reap"): frozenset({State.QUEUED, State.FAILED, State.CANCELLED}),
 }
-"""(state, act) → the states it may lead to. An act that is not listed changes nothing."""
+"""(state, act) → the states it may lead to. An act that is not listed changes nothing; but a queued
+job whose claim a failover has lost is first claimed again by the attempt that runs."""
 
 
 class StageReading(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -252,22 +252,24 @@ def new_id(partitions: int, *, flight: str | None = None) -> str:
         partition = secrets.randbelow(partitions)
     else:
         partition = int(flight[:8], 16) % partitions
-    random = b32encode(secrets.token_bytes(16)).decode().rstrip("=").lower()
-    return f"{partition:02x}{random}"
+    return f"{partition:02x}{_letters(secrets.token_bytes(16))}"
 
 
 def child_id(parent: str, number: int) -> str:
     """The id of the *number*-th job that a job starts: always the same, and as hard to guess."""
     digest = blake2b(f"{parent} {number}".encode(), digest_size=16).digest()
-    return parent[:2] + b32encode(digest).decode().rstrip("=").lower()
+    return parent[:2] + _letters(digest)
 
 
 def id_of(partitions: int, what: str, *, flight: str | None = None) -> str:
     """As `new_id()`, but it follows from *what*: whoever makes it again gets the same one."""
     digest = blake2b(what.encode(), digest_size=17).digest()
-    random = b32encode(digest[1:]).decode().rstrip("=").lower()
     partition = digest[0] if flight is None else int(flight[:8], 16)
-    return f"{partition % partitions:02x}{random}"
+    return f"{partition % partitions:02x}{_letters(digest[1:])}"
+
+
+def _letters(raw: bytes) -> str:
+    return b32encode(raw).decode().rstrip("=").lower()
 
 
 def is_id(text: str) -> bool:

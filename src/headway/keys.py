@@ -10,7 +10,7 @@ from hashlib import blake2b
 
 from headway.errors import BadInput
 
-__all__ = ["Keys"]
+__all__ = ["Keys", "digest"]
 
 
 class Keys:
@@ -45,11 +45,24 @@ class Keys:
         return f"{self.prefix}:{{{job_id[:2]}}}:key:{flight}"
 
     def owner(self, owner: str) -> str:
-        digest = blake2b(owner.encode(), digest_size=16).hexdigest()
-        return f"{self.prefix}:owner:{digest}"
+        return f"{self.prefix}:owner:{digest(owner)}"
+
+    def active(self, owner: str) -> str:
+        return f"{self.prefix}:active:{digest(owner)}"
+
+    def pace(self, whose: str) -> str:
+        return f"{self.prefix}:pace:{digest(whose)}"
+
+    def once(self, request: str) -> str:
+        return f"{self.prefix}:once:{digest(request)}"
 
     def all_partitions(self) -> list[str]:
         return [f"{n:02x}" for n in range(self.partitions)]
 
     def control(self) -> list[str]:
         return [self.leases(p) for p in self.all_partitions()]
+
+
+def digest(text: str) -> str:
+    """Stands for *text* in a name: of one length, and without a sign that means something."""
+    return blake2b(text.encode(), digest_size=16).hexdigest()

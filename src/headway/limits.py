@@ -13,6 +13,7 @@ __all__ = ["LIMITS", "LOG_LINES", "Limits"]
 
 LOG_LINES: Final = 500
 
+LOG_LINES_MOST: Final = 5_000  # what one call of Lua's unpack can take, with room
 _MAY_BE_NONE = frozenset({"jobs_per_owner", "starts_per_minute"})
 
 
@@ -62,7 +63,7 @@ class Limits:
                 continue
             if not isinstance(value, int) or value < 1:
                 raise BadInput(f"limit {name} {value!r}: give a whole number, 1 or more")
-        if self.log_lines > 5_000:
+        if self.log_lines > LOG_LINES_MOST:
             raise BadInput(f"limit log_lines {self.log_lines}: give at most 5,000")
 
 

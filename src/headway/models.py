@@ -29,7 +29,8 @@ from headway import document
 from headway.openapi import openapi
 
 __all__ = [
-    "MODELS", "JobAttempts", "JobBatch", "JobDocument", "JobHealth", "JobLog", "JobProblem",
+    "MODELS", "JobAttempts", "JobBatch", "JobDocument", "JobEntry", "JobHealth", "JobLog",
+    "JobPage", "JobProblem",
 ]  # fmt: skip
 
 
@@ -97,20 +98,26 @@ if TYPE_CHECKING:
     from headway.document import Attempts as JobAttempts
     from headway.document import Batch as JobBatch
     from headway.document import Document as JobDocument
+    from headway.document import Entry as JobEntry
     from headway.document import Health as JobHealth
     from headway.document import Log as JobLog
+    from headway.document import Page as JobPage
 else:
     JobAttempts = _model(document.Attempts)
     JobBatch = _model(document.Batch)
     JobDocument = _model(document.Document)
+    JobEntry = _model(document.Entry)
     JobHealth = _model(document.Health)
     JobLog = _model(document.Log)
+    JobPage = _model(document.Page)
 
 MODELS: Final[Mapping[str, type]] = MappingProxyType({
     "Attempts": JobAttempts,
     "Batch": JobBatch,
     "Document": JobDocument,
+    "Entry": JobEntry,
     "Health": JobHealth,
     "Log": JobLog,
+    "Page": JobPage,
 })  # fmt: skip
 """By the names that the shapes have in the surface's own document."""

@@ -9,9 +9,9 @@ import msgspec
 
 from headway import _sse, pages
 from headway.access import SHARE, SHARES_COOKIE
-from headway.document import Attempts, Batch, Health, Log
+from headway.document import Attempts, Batch, Health, Log, Page
 from headway.http import WAIT_MAX_S
-from headway.job import ID
+from headway.job import ID, State
 from headway.limits import Limits
 from headway.problems import MEDIA_TYPE, MORE, PROBLEMS, problem
 from headway.surface import EVENTS, JSON, OPERATIONS, START, STREAM, Operation
@@ -22,7 +22,7 @@ __all__ = ["VERSION", "openapi"]
 VERSION: Final = "1.0"
 """Of the surface: the first number rises with what breaks, the second with what is added."""
 
-_SHAPES: Final = (*EVENTS.values(), Batch, Log, Attempts, Health)
+_SHAPES: Final = (*EVENTS.values(), Batch, Page, Log, Attempts, Health)
 
 _WORD: Final = {"type": "string"}
 _HEADERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
@@ -70,6 +70,10 @@ def _parameters(limits: Limits) -> dict[str, dict[str, Any]]:
         "v": _takes("query", "v", "Its version; without it, the present one.", _WORD),
         "id": _takes("query", "id", "Which jobs; without it, those of who asks.", ids),
         "ids": _takes("query", "id", "Which jobs.", ids, required=True),
+        "state": _takes("query", "state", "Only jobs in it.", {"enum": list(State)}),
+        "task": _takes("query", "task", "Only jobs of it.", _WORD),
+        "owner": _takes("query", "owner", "Only jobs of this owner.", _WORD),
+        "after": _takes("query", "after", "What the page before says; else the first.", _WORD),
         "share": _takes("query", SHARE, "What a link carries that was shared.", _WORD),
         "If-None-Match": _takes("header", "If-None-Match", "The ETag of what is known.", _WORD),
         "Last-Event-ID": _takes("header", "Last-Event-ID", "The last event that was seen.", _WORD),

@@ -1,4 +1,4 @@
-"""All jobs, for operators: newest first, filtered, page by page, and how it has gone lately.
+"""All jobs, for operators: newest first, filtered, page by page.
 
 Read from the indexes that the store keeps anyway: the leases hold what lives, the ends what has
 ended, ordered by when. Nothing is written, and no job pays for being listed.
@@ -6,26 +6,25 @@ ended, ordered by when. Nothing is written, and no job pays for being listed.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from math import isnan
 from typing import Any, Final, NamedTuple
 
 from headway._link import Call, Link
 from headway.errors import BadInput
 from headway.job import Job, State
 from headway.keys import Keys
+from headway.store import readable
 
-__all__ = ["Filter", "Listing", "Minute", "Overview"]
+__all__ = ["EVERY", "PAGE", "Filter", "Listing", "Overview"]
 
+PAGE: Final = 50
 LIVE_MOST: Final = 2_000  # live jobs that one look reads; more are counted, not listed
 LIVE: Final = "l"
 ENDED: Final = "e"
 CHUNK: Final = 20  # asked of each partition at a time
 BATCHES: Final = 8  # a filter that few jobs pass gives up after so many, and says where it stopped
-RECENT_S: Final = 3_600.0
-RECENT_MOST: Final = 5_000
 _FIELDS: Final = (
     "id", "task", "title", "owner", "state", "attempt", "max_attempts", "rev", "progress", "cancel",
     "error", "created", "updated", "started", "finished", "expires", "retry_at",
@@ -50,6 +49,9 @@ class Filter:
         )
 
 
+EVERY: Final = Filter()
+
+
 class Listing(NamedTuple):
     """One page. `after` asks for the next one; None: there is none."""
 
@@ -57,37 +59,18 @@ class Listing(NamedTuple):
     after: str | None
 
 
-class Minute(NamedTuple):
-    """What ended within one minute, and how long it had waited to begin (median, seconds)."""
-
-    at: float
-    succeeded: int
-    failed: int
-    cancelled: int
-    wait_s: float | None
-
-
 class Overview:
     """Looks at all jobs of one store.
 
-    A page of ended jobs costs two round trips, of live ones two; see `BATCHES` for filters.
+    A page costs two round trips for what lives (some more if there are hundreds), and two or more
+    for what has ended; see `BATCHES` for filters that few jobs pass.
     """
 
     def __init__(self, link: Link, keys: Keys) -> None:
         self._link = link
         self._keys = keys
 
-    async def counts(self) -> tuple[int, int]:
-        """How many jobs live, and how many ended ones are kept. One round trip."""
-        partitions = self._keys.all_partitions()
-        names = [self._keys.leases(p) for p in partitions] + [
-            self._keys.ends(p) for p in partitions
-        ]
-        sizes = await self._link.call_all([Call(None, ("ZCARD", name)) for name in names])
-        half = len(partitions)
-        return sum(map(int, sizes[:half])), sum(map(int, sizes[half:]))
-
-    async def page(self, wanted: Filter, *, after: str | None = None, limit: int = 50) -> Listing:
+    async def page(self, wanted: Filter, *, after: str | None = None, limit: int = PAGE) -> Listing:
         """One page: first what lives, newest first, then what has ended, the latest first.
 
         Raises:
@@ -96,10 +79,11 @@ class Overview:
         place = _Place.read(after)
         found: list[Job] = []
         if place.kind == LIVE:
-            live = [job for job in await self._live() if wanted.passes(job)]
+            lives = wanted.state is None or not wanted.state.terminal
+            live = [job for job in await self._live() if wanted.passes(job)] if lives else []
             live.sort(key=lambda job: (-job.created_at, job.id))
             found = [job for job in live if place.follows(-job.created_at, job.id)]
-            if len(found) > limit:
+            if len(found) >= limit:
                 last = found[limit - 1]
                 return Listing(found[:limit], _Place(LIVE, -last.created_at, last.id).text)
             if wanted.state in {State.QUEUED, State.RUNNING}:
@@ -118,23 +102,12 @@ class Overview:
                 if job is not None and wanted.passes(job):
                     found.append(job)
                 if len(found) == limit:
-                    return Listing(found, here.text)
+                    last = not more and here is places[-1]
+                    return Listing(found, None if last else here.text)
             place = places[-1] if places else place
             if not more:
                 return Listing(found, None)
         return Listing(found, place.text)
-
-    async def recent(self, seconds: float = RECENT_S) -> list[Minute]:
-        """Minute by minute what ended in the last *seconds*, oldest first; of the newest 5,000."""
-        now = time.time()
-        place, minutes = _Place(ENDED, float("-inf"), ""), _Minutes(now, seconds)
-        seen, more = 0, True
-        while more and seen < RECENT_MOST and not minutes.full:
-            places, more = await self._ended(place)
-            minutes.add((await self._read([p.job_id for p in places])).values())
-            seen += len(places)
-            place = places[-1] if places else place
-        return minutes.all()
 
     async def _live(self) -> list[Job]:
         names = [self._keys.leases(p) for p in self._keys.all_partitions()]
@@ -173,13 +146,13 @@ class Overview:
         found = {}
         for job_id, row in zip(ids, rows, strict=True):
             record = {k: v for k, v in zip(_FIELDS, row, strict=True) if v is not None}
-            if record.get("state"):
-                found[job_id] = Job.from_record(record)
+            if record and (job := readable(record)) is not None:
+                found[job_id] = job
         return found
 
 
 class _Place(NamedTuple):
-    """A place in the whole order: live before ended; then by order, then by id."""
+    """A place among the live, or among the ended: by order, then by id. `>` compares no kinds."""
 
     kind: str
     order: float
@@ -192,8 +165,8 @@ class _Place(NamedTuple):
         kind, _, rest = text.partition("~")
         order, _, job_id = rest.partition("~")
         try:
-            if kind not in {LIVE, ENDED}:
-                raise ValueError(kind)
+            if kind not in {LIVE, ENDED} or isnan(float(order)):
+                raise ValueError(text)
             return cls(kind, float(order), job_id)
         except ValueError:
             raise BadInput(f"after {text[:40]!r}: give what an earlier page said") from None
@@ -204,36 +177,6 @@ class _Place(NamedTuple):
 
     def follows(self, order: float, job_id: str) -> bool:
         return (order, job_id) > (self.order, self.job_id)
-
-
-class _Minutes:
-    def __init__(self, now: float, seconds: float) -> None:
-        self._first = int((now - seconds) // 60)
-        self._last = int(now // 60)
-        self._ended: dict[int, list[Job]] = {m: [] for m in range(self._first, self._last + 1)}
-        self.full = False
-
-    def add(self, jobs: Iterable[Job]) -> None:
-        for job in jobs:
-            minute = int((job.finished_at or 0) // 60)
-            if minute in self._ended:
-                self._ended[minute].append(job)
-            elif minute < self._first:
-                self.full = True
-
-    def all(self) -> list[Minute]:
-        return [self._minute(number, jobs) for number, jobs in self._ended.items()]
-
-    def _minute(self, number: int, jobs: list[Job]) -> Minute:
-        waits = [j.started_at - j.created_at for j in jobs if j.started_at is not None]
-        by_state = {state: sum(j.state is state for j in jobs) for state in State}
-        return Minute(
-            number * 60.0,
-            by_state[State.SUCCEEDED],
-            by_state[State.FAILED],
-            by_state[State.CANCELLED],
-            round(median(waits), 3) if waits else None,
-        )
 
 
 def _pairs_of(flat: Sequence[Any]) -> Iterable[tuple[str, str]]:

@@ -50,6 +50,7 @@ MORE: Final = {
 _PATIENCE: Final = "Nothing is lost. Try again in a moment."
 
 PROBLEMS: Final = {
+    "bad_query": Problem(400, "A field of the query cannot be understood"),
     "no_ids": Problem(400, "Say which jobs: ?id=…&id=…"),
     "too_many_ids": Problem(400, "Too many jobs at a time", more=("limit",)),
     "cross_origin": Problem(

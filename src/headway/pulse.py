@@ -26,7 +26,6 @@ __all__ = ["Beating", "Pulse", "Source"]
 
 FLUSH_S: Final = 0.1  # at most ten writes a second and job
 BEATS_A_LEASE: Final = 3.3  # so that two beats in a row may be lost
-HOLD_BATCH: Final = 200
 AGAIN_S: Final = 0.5  # after a failure
 NO_NEWS: Final = News("", "", NO_LINES)
 

@@ -110,6 +110,7 @@ class Run:
         self.ending = False
         self.why: Why | None = None
         self._begun = False
+        self._handed = claim.handed
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -140,7 +141,8 @@ class Run:
 
     def stop(self, why: Why) -> None:
         """Make the code stop. The first reason counts, but for a lost lease: that one always."""
-        if why is Why.LOST and not self.lost:
+        lost = why is Why.LOST and not self.lost
+        if lost:
             logger.warning(
                 "job %s is no longer ours: the store has given it away, or has lost it. Attempt %d "
                 "is stopped, and nothing of it counts any more.",
@@ -148,7 +150,7 @@ class Run:
                 self.attempt,
                 extra=extra("stop", About(self.job_id, self.task.name, self.attempt)),
             )
-        if self.span is not None and (self.why is None or why is Why.LOST):
+        if self.span is not None and (self.why is None or lost):
             self.span.told(why)
         if self.why is not None:
             self.why = Why.LOST if why is Why.LOST else self.why
@@ -218,9 +220,9 @@ class Run:
                 failure = _failure_of(error, self.job)
         trace = _trace_of(error)
         # Attempts that were handed over, as at a deploy, count for nothing.
-        handed_over = max(self.job.max_attempts - self.task.max_attempts, 0)
-        if self.attempt <= self.options.retries + handed_over:
-            return _Again(_backoff(self.attempt - handed_over), failure, trace)
+        tried = self.attempt - self._handed
+        if tried <= self.options.retries:
+            return _Again(_backoff(tried), failure, trace)
         return self._settled(State.FAILED, failure, trace=trace)
 
     def _settled(

@@ -17,6 +17,7 @@ from headway.intake import Intake
 from headway.job import PARTITIONS, Job, State
 from headway.keys import Keys
 from headway.local import LocalEngine
+from headway.overview import Overview
 from headway.pulse import Pulse
 from headway.runner import Runner, Why
 from headway.settings import Settings
@@ -57,6 +58,7 @@ class Runtime:
             telemetry=self.telemetry,
         )
         self.gate = Gate(self.link, keys, limits, keep_s=keep_s)
+        self.overview = Overview(self.link, keys)
         self.runner = Runner(
             self.store,
             self.pulse,

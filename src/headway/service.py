@@ -15,10 +15,11 @@ from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
 from headway.context import About, about, current_about
-from headway.errors import JobFailed, JobNotFinished, JobNotFound, NotOpen, StoreError
+from headway.errors import JobFailed, JobNotFinished, JobNotFound, NotOpen
 from headway.gate import Asker
 from headway.group import Group, OnFailure
 from headway.job import Attempt, Job, State
+from headway.overview import EVERY, Filter, Listing
 from headway.progress import Progress
 from headway.runtime import Runtime
 from headway.server import Server
@@ -153,6 +154,25 @@ class Service:
     async def list(self, *, owner: str, limit: int = 50) -> builtins.list[Job]:
         """The newest jobs of *owner*, newest first. Two round trips."""
         return await self._open_runtime("list jobs").store.of_owner(owner, limit)
+
+    async def overview(self, wanted: Filter = EVERY, *, after: str | None = None) -> Listing:
+        """One page of all jobs, 50 at most: for operators. What lives comes first, newest first;
+        then what has ended, the latest first.
+
+        Nothing is written, and no job pays for it. The jobs come without their results. A filter
+        that few pass may give less than a page although there is more: `after` tells.
+
+        Args:
+            after: of the page before; None begins at the top.
+
+        Raises:
+            BadInput: *after* is not from an earlier page.
+
+        Cost: two round trips for what lives, some more if there are hundreds, and from two to
+        sixteen for what has ended.
+        """
+        runtime = self._open_runtime("list all jobs")
+        return await runtime.overview.page(wanted, after=after)
 
     async def cancel(self, job_id: str) -> Job:
         """Ask a job to stop, wherever it runs; returns it as it is after asking. One round trip.
@@ -320,10 +340,7 @@ class Service:
             await asyncio.to_thread(server.close)
 
     async def _warn_of_eviction(self, store: Store) -> None:
-        try:
-            policy = await store.eviction_policy()
-        except StoreError:
-            return
+        policy = await store.eviction_policy()
         if policy is not None and policy != "noeviction":
             logger.warning(
                 "the store evicts keys when its memory is full (maxmemory-policy %s): jobs can "

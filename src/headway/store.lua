@@ -12,6 +12,10 @@
 --   PREFIX:{p}:kids:ID   set     the live jobs that a live job has started, all in its partition:
 --                                a job leaves it as it ends, and the end of ID removes the set.
 --   PREFIX:owner:O       zset    job → created (ms). In a slot of its own, so not written here.
+--   PREFIX:active:O      set     live jobs that requests of O have started. Whoever ends one takes it
+--                                out; expires 30 days after the last start.
+--   PREFIX:pace:W        string  when W's allowance of starts is whole again. Expires then.
+--   PREFIX:once:R        hash    what an Idempotency-Key stands for. Expires with the job's time.
 --
 -- Record. Fixed: id task title owner key parent args options on_lost created
 --   context (JSON: which request and trace wanted it).
@@ -21,11 +25,12 @@
 --   rev      rises with every change a watcher can see
 --   lines    how many lines this attempt has added to the log
 --   began    when this attempt began
---   told     when the last change was announced
+--   handed   how many attempts were handed over
 --   worker   the process that runs the job, or holds it while it is queued; '' = nobody
 --
 -- Announcements (SPUBLISH). Channel = key of the record: all of TOLD as a JSON object, rev with it.
---   Channel = key of the leases: a JSON object for workers, {"cancel": ID} or {"orphan": ID}.
+--   Channel = key of the leases: a JSON object for workers, {"cancel": ID} or {"orphan": ID};
+--   on the first of them also {"revoke": OWNER}, for all who stream.
 
 local TOLD = {
   'rev', 'state', 'attempt', 'max_attempts', 'progress', 'cancel', 'error', 'result',
@@ -63,8 +68,8 @@ local function remember(record, now, outcome, error, trace)
 end
 
 -- Add lines to the job's log: argv[at] is how many are kept, then comes the number of the first one
--- within this attempt, then the lines. Lines that were written before are left out, so that a repeated call, and two
--- calls that overtake each other, write each line once.
+-- within this attempt, then the lines. Lines that were written before are left out, so that a
+-- repeated call, and two calls that overtake each other, write each line once.
 local function append_log(record, argv, at)
   local lines = #argv - at - 1
   if lines < 1 then return end
@@ -76,14 +81,14 @@ local function append_log(record, argv, at)
   redis.call('HSET', record, 'lines', ms(number + lines))
 end
 
--- rev rises by one; after a silence, by more than can have been written in that time: a replica that
--- takes over may lack the last changes, and their numbers, which watchers know, must not come again.
-local function announce(record)
-  local now = now_ms()
-  local r = redis.call('HMGET', record, 'rev', 'told', 'created')
-  local silence = now - (r[2] or r[3])
+-- Tell of a change. rev rises by one; after a silence, by more than can have been written in that
+-- time: a replica that takes over may lack the last changes, and their numbers, which watchers know,
+-- must not come again.
+local function announce(record, now)
+  local r = redis.call('HMGET', record, 'rev', 'updated')
+  local silence = now - r[2]
   local missing = silence >= SILENCE_MS and silence / LEAST_MS or 0
-  redis.call('HSET', record, 'rev', ms(r[1] + 1 + math.ceil(missing)), 'told', ms(now))
+  redis.call('HSET', record, 'rev', ms(r[1] + 1 + math.ceil(missing)), 'updated', ms(now))
   local values = redis.call('HMGET', record, unpack(TOLD))
   local told = {}
   for i, name in ipairs(TOLD) do
@@ -121,14 +126,14 @@ end
 local function close(record, leases, ends, id, state, now, keep_ms)
   local expires = now + keep_ms
   redis.call('HSET', record, 'state', state, 'worker', '',
-    'finished', ms(now), 'updated', ms(now), 'expires', ms(expires))
+    'finished', ms(now), 'expires', ms(expires))
   redis.call('HDEL', record, 'checkpoint', 'retry_at')
   redis.call('PEXPIREAT', record, ms(expires + GRACE_MS))
   redis.call('PEXPIREAT', log_key(record), ms(expires + GRACE_MS))
   redis.call('PEXPIREAT', tries_key(record), ms(expires + GRACE_MS))
   redis.call('ZADD', ends, ms(expires), id)
   unlist(record, leases, id)
-  announce(record)
+  announce(record, now)
   cancel_kids(record, leases, ends, id, now, keep_ms)
 end
 
@@ -141,8 +146,8 @@ function cancel(record, leases, ends, id, now, keep_ms)
     close(record, leases, ends, id, 'cancelled', now, keep_ms)
   elseif r[1] == 'running' then
     if r[2] ~= '1' then
-      redis.call('HSET', record, 'cancel', '1', 'updated', ms(now))
-      announce(record)
+      redis.call('HSET', record, 'cancel', '1')
+      announce(record, now)
     end
     redis.call('SPUBLISH', leases, cjson.encode({ cancel = id }))
   end
@@ -151,21 +156,21 @@ end
 
 -- Put a job back into the queue, held by `worker` ('' = whoever looks first).
 local function requeue(record, leases, id, worker, now, deadline)
-  redis.call('HSET', record, 'state', 'queued', 'worker', worker, 'updated', ms(now))
+  redis.call('HSET', record, 'state', 'queued', 'worker', worker)
   lease(leases, id, deadline)
-  announce(record)
+  announce(record, now)
   if worker == '' then redis.call('SPUBLISH', leases, cjson.encode({ orphan = id })) end
 end
 
 -- Begin an attempt: queued → running.
 local function begin(record, worker)
-  local now = ms(now_ms())
-  redis.call('HSET', record, 'state', 'running', 'worker', worker, 'updated', now, 'began', now)
-  redis.call('HSETNX', record, 'started', now)
+  local now = now_ms()
+  redis.call('HSET', record, 'state', 'running', 'worker', worker, 'began', ms(now))
+  redis.call('HSETNX', record, 'started', ms(now))
   redis.call('HINCRBY', record, 'attempt', 1)
   -- What an earlier attempt had shown is no progress of this one.
   redis.call('HDEL', record, 'retry_at', 'lines', 'progress')
-  announce(record)
+  announce(record, now)
 end
 
 -- True if this attempt of this worker owns the job. If a replica took over that lacks its claim,
@@ -242,8 +247,8 @@ lease(leases, id, now + ARGV[4])
 if ARGV[6] ~= '' then redis.call('HSET', record, 'checkpoint', ARGV[6]) end
 append_log(record, ARGV, 7)
 if ARGV[5] ~= '' then
-  redis.call('HSET', record, 'progress', ARGV[5], 'updated', ms(now))
-  announce(record)
+  redis.call('HSET', record, 'progress', ARGV[5])
+  announce(record, now)
 end
 return redis.call('HGET', record, 'cancel') == '1' and 'cancel' or 'ok'
 
@@ -306,7 +311,10 @@ if delay > 0 then
   requeue(record, leases, id, worker, now, now + delay + ARGV[5])
 else
   -- Handed over, as at a deploy: nothing went wrong, so the attempt counts for nothing.
-  if r[1] == 'running' and ARGV[8] == '' then redis.call('HINCRBY', record, 'max_attempts', 1) end
+  if r[1] == 'running' and ARGV[8] == '' then
+    redis.call('HINCRBY', record, 'max_attempts', 1)
+    redis.call('HINCRBY', record, 'handed', 1)
+  end
   requeue(record, leases, id, '', now, now)
 end
 return 'ok'

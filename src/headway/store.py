@@ -1,5 +1,6 @@
-"""The only Python that knows what is in Redis: one method for each act of `store.lua`.
+"""What Python knows of jobs in Redis: one method for each act of `store.lua` on a job.
 
+The acts around starting have a room of their own, `gate`, and so has the list of all, `overview`.
 It turns acts into calls and answers into values. Nothing here decides anything about a job: the
 scripts do, atomically.
 """
@@ -24,7 +25,7 @@ from headway.job import Attempt, Failure, Job, State, is_id
 from headway.keys import Keys
 from headway.limits import LOG_LINES
 
-__all__ = ["Claim", "Lines", "Settled", "Store", "ThreadStore"]
+__all__ = ["Claim", "Lines", "Settled", "Store", "ThreadStore", "readable"]
 
 OWNER_INDEX_DAYS: Final = 30  # an index that nobody touched for so long lists nothing that lives
 logger = logging.getLogger("headway.store")
@@ -68,6 +69,7 @@ class Claim:
     options: str
     checkpoint: str | None
     context: Context
+    handed: int = 0  # how many attempts were handed over before
 
 
 class Reaped(NamedTuple):
@@ -255,7 +257,7 @@ class Store(_Acts):
             return None
         record = _pairs(answer[1])
         if answer[0] != "claimed":
-            return _readable(record)
+            return readable(record)
         job = Job.from_record(record)
         self._post_index(job)  # the process that accepted it may have died before it did
         return Claim(
@@ -263,6 +265,7 @@ class Store(_Acts):
             args=record.get("args", ""),
             options=record.get("options", ""),
             checkpoint=record.get("checkpoint"),
+            handed=int(record.get("handed", "0")),
             context=Context.decoded(record.get("context")),
         )
 
@@ -313,10 +316,10 @@ class Store(_Acts):
         """
         worker = self.worker if unbegun else ""
         act = self._act("forget", self._three(job.id), job.id, worker)
-        answers = await self._link.call_all([act])
-        if job.owner and answers[0] != "going":
+        answer = str(await self._link.call(act))
+        if job.owner and answer != "going":
             self._link.post(Call(None, ("ZREM", self.keys.owner(job.owner), job.id)))
-        return str(answers[0])
+        return answer
 
     async def due(
         self, tasks: Iterable[str], limit: int, *, orphans: bool
@@ -340,7 +343,7 @@ class Store(_Acts):
         if not lost:
             return Reaped(word)
         record = _pairs(lost[0])
-        return Reaped(word, _readable(record), Context.decoded(record.get("context")))
+        return Reaped(word, readable(record), Context.decoded(record.get("context")))
 
     async def sweep(self, limit: int) -> int:
         """Remove ended jobs whose time is over; at most *limit* a partition. Two round trips."""
@@ -366,7 +369,7 @@ class Store(_Acts):
         reads = [Call(None, ("HGETALL", self.keys.record(i))) for i in asked]
         answers = await self._link.call_all(reads)
         records = ((i, _pairs(a)) for i, a in zip(asked, answers, strict=True))
-        found = {i: job for i, r in records if r and (job := _readable(r)) is not None}
+        found = {i: job for i, r in records if r and (job := readable(r)) is not None}
         if strict:
             for job_id in job_ids:
                 if job_id not in found:
@@ -388,7 +391,9 @@ class Store(_Acts):
         record = _pairs(await self._link.call(Call(None, ("HGETALL", self.keys.record(job_id)))))
         if not record:
             raise JobNotFound(job_id)
-        return {k: v for k, v in record.items() if k in _FIXED}
+        # Attempts that were handed over have raised it, and are none of the next job's.
+        most = int(record["max_attempts"]) - int(record.get("handed", "0"))
+        return {k: v for k, v in record.items() if k in _FIXED} | {"max_attempts": str(most)}
 
     async def of_owner(self, owner: str, limit: int) -> list[Job]:
         """The owner's newest jobs, newest first. Two round trips; a third if some have expired."""
@@ -420,7 +425,8 @@ class Store(_Acts):
 _FIXED: Final = ("task", "title", "owner", "args", "options", "on_lost", "max_attempts")
 
 
-def _readable(record: Mapping[str, str]) -> Job | None:
+def readable(record: Mapping[str, str]) -> Job | None:
+    """The job of a record; None, and a line in the log, if it cannot be understood."""
     # What something else has written, or has half removed, must not hide the other jobs.
     try:
         return Job.from_record(record)

@@ -19,6 +19,7 @@ from headway.document import (
     Health,
     Heartbeat,
     Log,
+    Page,
 )
 
 __all__ = [
@@ -107,6 +108,13 @@ OPERATIONS: Final = (
         "watch_many", "GET", "/events",
         "A stream of the changes of several jobs, until all of them have ended.",
         (_STREAM, _OVER), (*_STORE, *_FULL, "no_ids", "too_many_ids"), ("ids", "Last-Event-ID"),
+    ),
+    Operation(
+        "overview", "GET", "/overview",
+        "For operators: all jobs; what lives, the newest first, then what has ended, the latest "
+        "first. For everybody else there is nothing here.",
+        (Success(200, "A page of them.", {JSON: Page}, ("Vary",)),),
+        (*_STORE, "not_found", "bad_query"), ("state", "task", "owner", "after"),
     ),
     Operation(
         "health", "GET", "/health", "How this process is: for load balancers.",

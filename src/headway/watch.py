@@ -61,7 +61,6 @@ class Watcher:
         self.ids = tuple(dict.fromkeys(ids))
         self._changed: dict[str, None] = {}
         self._event = asyncio.Event()
-        self._live = hub.live
 
     def __enter__(self) -> Self:
         for job_id in self.ids:
@@ -113,7 +112,7 @@ class Hub:
     """Hears what is announced and tells it to the watchers of this process.
 
     Args:
-        on_control: called with ("cancel" or "orphan", job id) when workers are told something.
+        on_control: called with ("cancel" or "orphan", job id) or ("revoke", owner).
     """
 
     def __init__(

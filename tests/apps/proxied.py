@@ -38,7 +38,7 @@ def beating(headway: Headway) -> None:
 
 async def started(headway: Headway, task: str) -> Any:
     known = headway._tasks.get(task)
-    job = await (known.start(10) if task == "count" else known.start())
+    job = await (known.start(20) if task == "count" else known.start())
     return await headway.reply(job)
 
 

@@ -23,13 +23,14 @@ from playwright.async_api import (
     async_playwright,
 )
 
+from tests.apps.process import wait_until
 from tests.browser.serving import Site
 from tests.browser.states import CONCURRENCY, Gallery, open_gallery
 
 Browse = Callable[..., Awaitable[Page]]
 """`page = await browse(**options)`: see the fixture `browse`."""
 
-NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
+NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGS: Final = ["--no-sandbox", "--disable-gpu"]
 NETWORK: Final = "Failed to load resource"
 
@@ -83,10 +84,12 @@ async def gallery(
 
 @pytest.fixture(autouse=True)
 def nobody_works_on(request: pytest.FixtureRequest) -> Iterator[None]:
-    """After each test the jobs of the shared server are told to end."""
+    """After each test the jobs of the shared server are told to end, and nobody watches them."""
     yield
     if "site" in request.fixturenames:
-        request.getfixturevalue("site").finish()
+        site: Site = request.getfixturevalue("site")
+        site.finish()
+        wait_until("its streams are over", lambda: site.streams() == 0)
 
 
 @pytest.fixture

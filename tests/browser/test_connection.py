@@ -212,10 +212,10 @@ async def test_too_many_streams_of_one_visitor_are_no_loss(
         async with page.expect_response(POLLS):
             await site.watch(page, job_id)
             await page.clock.run_for(100)
+        assert asked.streams == 1
         await page.clock.fast_forward(2_000)
         site.tell(name, total=4, to=2)
         await shows(bar(page), "running", "50%")
-        assert asked.streams == 1
     await until(lambda: site.streams() == 0, "the others are gone")
     await page.clock.fast_forward(10_000)
     site.tell(name, total=4, to=3)
