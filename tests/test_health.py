@@ -15,7 +15,7 @@ import pytest
 from quart import Quart
 
 from headway import Headway
-from headway.api import HEALTH_S
+from headway.front import HEALTH_S
 from headway.quart import Headway as QuartHeadway
 from tests.conftest import MakeHeadway, OwnServer, Until
 

@@ -201,8 +201,9 @@ async def test_reply_gives_htmx_the_bar(shop: Shop) -> None:
 
 @pytest.mark.parametrize("whole", [{"hx_boosted": "true"}, {"hx_request_type": "full"}])
 async def test_reply_sends_boosted_htmx_on(shop: Shop, whole: dict[str, str]) -> None:
-    """Htmx that shows a whole page gets one."""
-    assert (await shop.start(**HTMX, **whole)).status_code == 303
+    """Htmx that shows a whole page gets one; boosted, it says of nothing that it prefers it."""
+    for said in (HTMX, {**HTMX, "accept": "*/*"}):
+        assert (await shop.start(**said, **whole)).status_code == 303
 
 
 # ── one request, one job ──────────────────────────────────────────────────────────────────────

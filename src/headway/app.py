@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -161,6 +162,8 @@ class Headway(Service):
     def _serve(self) -> None:
         """From now on it serves, and needs what signs; at the latest when it opens."""
         if self._runtime is not None and not self._serves:
+            late = environment.found({*self._given, "url", "prefix", "state_dir"})
+            self._settings = replace(self._settings, **late)
             self._access.keys = self._secrets()
         self._serves = True
 
@@ -254,7 +257,7 @@ class Headway(Service):
         with self._noting():
             viewer = await self._access.viewer(self._visiting().request)
             job = await self.get(job_id)
-            if not viewer.may_watch(job):
+            if not viewer.may_watch(job) or job.expired(time.time()):
                 raise JobNotFound(job_id)
             return job
 

@@ -49,6 +49,8 @@ class Request:
     def wants_html(self) -> bool:
         """True for a browser that navigates: it prefers HTML to JSON."""
         accept = self.headers.get("accept", "")
+        if "hx-request" in self.headers and not self.wants_fragment:
+            return True  # boosted: htmx stands in for the browser, and accepts anything
         return "text/html" in accept and "application/json" not in accept
 
     @property

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
+from headway.context import extra
 from headway.http import Pieces
 
 __all__ = ["SEND", "STREAM", "Patient", "deliver"]
@@ -41,7 +42,7 @@ async def deliver(pieces: Pieces, scope: Message, send: Send, message: Message) 
         logger.info(
             "a client takes nothing of its stream, and is given up%s",
             "" if cut else "; its connection is left to the server",
-            extra={"action": "give_up"},
+            extra=extra("give_up"),
         )
         await asyncio.sleep(0)  # lets the server see that the connection is gone
         raise
