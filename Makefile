@@ -21,6 +21,7 @@ demo: setup
 test: setup
 	@scripts/browser
 	@scripts/nginx
+	@scripts/redis
 	@scripts/check
 	@scripts/test
 
@@ -47,4 +48,4 @@ check: setup
 	@scripts/check
 
 clean:
-	rm -rf .venv .venvs .headway .nginx build dist
+	rm -rf .venv .venvs .headway .nginx .redis build dist

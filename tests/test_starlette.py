@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import jinja2
 import pytest
 from starlette.applications import Starlette
@@ -21,7 +20,7 @@ from starlette.templating import Jinja2Templates
 
 from headway.errors import BadInput, HeadwayError
 from headway.starlette import Headway
-from tests.apps.life import lived
+from tests.apps.life import lived, visiting
 from tests.conftest import MakeHeadway
 
 
@@ -29,13 +28,6 @@ def made(make_headway: MakeHeadway, **options: Any) -> Headway:
     headway = make_headway(Headway, **options)
     assert isinstance(headway, Headway)
     return headway
-
-
-@asynccontextmanager
-async def visiting(app: Any) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app)
-    async with lived(app), httpx.AsyncClient(transport=transport, base_url="http://s") as client:
-        yield client
 
 
 def starting(headway: Headway) -> Any:

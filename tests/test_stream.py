@@ -13,18 +13,9 @@ from headway.limits import Limits
 from headway.stream import HEARTBEAT_S, RETRY_MS, STREAM_AGE_S, Stream, Streams
 from headway.tokens import Viewer
 from tests.conftest import MakeHeadway, Until
+from tests.stepping import Clock
 
 MANY = 40
-
-
-class Clock:
-    """Stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

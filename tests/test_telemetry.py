@@ -24,13 +24,13 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import (
 from opentelemetry.trace import SpanKind, StatusCode
 from prometheus_client import generate_latest
 
-from headway import Headway, Job, JobError, Progress
+from headway import Headway, JobError, Progress
 from headway.context import About, about
 from headway.job import new_id
 from headway.store import Store
 from headway.telemetry import Telemetry, telemetry
 from tests.apps.process import free_port
-from tests.conftest import PARTITIONS, Keyspace, MakeHeadway, Until
+from tests.conftest import PARTITIONS, Keyspace, MakeHeadway, Until, end_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -94,16 +94,6 @@ async def headway(make_headway: MakeHeadway, backend: Backend) -> AsyncIterator[
 def name(request: pytest.FixtureRequest) -> str:
     """A task of this test, and of no other one."""
     return str(request.node.name).replace("[", "-").replace("]", "")
-
-
-async def end_of(headway: Headway, job: Job) -> Job:
-    """The job as it ended, after all that its end brings about in this process."""
-    async for now in headway.watch(job.id):
-        job = now
-    runner = headway._open_runtime("test").runner
-    while job.id in runner.running:
-        await asyncio.sleep(0.001)
-    return job
 
 
 def ids(span: Any) -> tuple[int, int]:

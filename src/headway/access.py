@@ -130,15 +130,13 @@ class Access:
         share = read_share(token, self.keys, now)
         if share is None or share.job_id != job_id:
             return None
-        still = [
-            one
-            for one in _held(request)
-            if (old := read_share(one, self.keys, now)) and not share.covers(old)
-        ]
-        kept = [*still, token][-SHARES_KEPT:]
-        last = max(s.until for one in kept if (s := read_share(one, self.keys, now)))
+        held = ((one, read_share(one, self.keys, now)) for one in _held(request))
+        still = [(one, old.until) for one, old in held if old and not share.covers(old)]
+        kept = [*still, (token, share.until)][-SHARES_KEPT:]
+        tokens, untils = zip(*kept, strict=True)
+        seconds = int(max(untils) - now)
         path = request.base or "/"
-        return _cookie(SHARES_COOKIE, "~".join(kept), path, int(last - now), secure=request.secure)
+        return _cookie(SHARES_COOKIE, "~".join(tokens), path, seconds, secure=request.secure)
 
     def _shares(self, request: Request) -> dict[str, Share]:
         tokens = _held(request)

@@ -12,8 +12,8 @@ from contextlib import aclosing
 from typing import Any, Final
 from urllib.parse import parse_qs
 
-from headway.http import Pieces, Reply, Request
-from headway.patience import deliver
+from headway.http import BODILESS, Pieces, Reply, Request
+from headway.patience import Message, Receive, Send, deliver
 
 __all__ = [
     "Answer",
@@ -30,12 +30,8 @@ __all__ = [
 ]
 
 QUERY_FIELDS: Final = 2_000
-_BODILESS: Final = frozenset({204, 304})
 
 Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 AnyApp = Callable[..., Awaitable[None]]
 """An app as frameworks type it, each in its own words."""
@@ -60,7 +56,7 @@ class Answer(Reply):
                 await _until_gone(_pour(pieces, scope, send), receive)
             return
         # What has no body has no length either; 0 would say that GET gives nothing.
-        if self.status not in _BODILESS and scope["method"] != "HEAD":
+        if self.status not in BODILESS and scope["method"] != "HEAD":
             headers.append((b"content-length", str(len(self.body)).encode()))
         await send(start)
         await send({"type": "http.response.body", "body": self.body})

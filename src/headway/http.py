@@ -9,11 +9,12 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 __all__ = [
-    "JSON", "NOSNIFF", "NO_STORE", "PRIVATE", "VARY", "Pieces", "Reply", "Request",
+    "BODILESS", "JSON", "NOSNIFF", "NO_STORE", "PRIVATE", "VARY", "Pieces", "Reply", "Request",
     "cors", "from_here", "idempotency_key", "preflight", "safe_url", "unchanged", "wait_s",
     "waited",
 ]  # fmt: skip
 
+BODILESS: Final = frozenset({204, 304})  # statuses that come without a body
 WAIT_MAX_S: Final = 25.0  # under the 29 s after which some gateways give up
 
 NO_STORE: Final = ("Cache-Control", "no-store")

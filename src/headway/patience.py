@@ -14,7 +14,7 @@ from typing import Any, Final
 from headway.context import extra
 from headway.http import Pieces
 
-__all__ = ["SEND", "STREAM", "Patient", "deliver"]
+__all__ = ["SEND", "STREAM", "Message", "Patient", "Receive", "Send", "deliver"]
 
 STREAM: Final = "headway.stream"  # where a door leaves the stream of a request, in its scope
 SEND: Final = "headway.send"  # and the server's own `send`, if a framework stands before it

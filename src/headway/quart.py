@@ -27,15 +27,13 @@ from headway import app as _app
 from headway import environment
 from headway.access import Visit
 from headway.errors import HeadwayError
-from headway.http import Reply, Request
+from headway.http import BODILESS, Reply, Request
 from headway.job import Job
 from headway.patience import STREAM, Patient
 from headway.problems import Refused
 from headway.settings import STATE_DIR
 
 __all__ = ["Headway"]
-
-_BODILESS: Final = frozenset({204, 304})
 
 
 class Headway(_app.Headway):
@@ -142,7 +140,7 @@ class Headway(_app.Headway):
         for name, value in reply.headers:
             response.headers.add(name, value)
         if isinstance(reply.body, bytes):
-            if reply.status not in _BODILESS:
+            if reply.status not in BODILESS:
                 response.content_length = len(reply.body)
         else:
             response.timeout = None  # else Quart cuts a stream off, or hangs, after 60 s

@@ -15,6 +15,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from headway.errors import BadInput
+from headway.keys import Keys
 from headway.limits import Limits
 
 __all__ = ["Ask", "Settings"]
@@ -66,8 +67,7 @@ class Settings:
             whole = parts.scheme in {"http", "https"} and parts.hostname and "*" not in origin
             if not whole or f"{parts.scheme}://{parts.netloc}" != origin:
                 raise BadInput(f"origin {origin!r}: give it whole, like 'https://app.example'")
-        if not self.prefix or any(c in self.prefix for c in "{} \n"):
-            raise BadInput(f"prefix {self.prefix!r}: give a word, like 'headway'")
+        Keys(self.prefix, 1)  # refuses a prefix that keys cannot begin with
 
     @property
     def mount(self) -> str:

