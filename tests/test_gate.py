@@ -20,7 +20,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from headway._link import Call, Link, Script
+from headway._link import Link
+from headway._wire import Call, Script
 from headway.errors import KeyInFlight, KeyReused, TooMany
 from headway.gate import ACTIVE_S, BUSY_S, Asker, Gate, Reservation
 from headway.job import Failure, Job, new_id

@@ -116,7 +116,7 @@ async def test_lag_grows_while_an_answer_is_overdue(
     own: Balancer, own_server: OwnServer, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is no memory of better days: with a question open, it is at least that old."""
-    monkeypatch.setattr("headway.watch.QUIET_S", 0.05)
+    monkeypatch.setattr("headway.ear.QUIET_S", 0.05)
     await own.headway.revoke("nobody")  # a word that ends the wait which began before
     with frozen(own_server):
         overdue = await until(lambda: (own.headway.hub.lag_s or 0) > 0.3, "the lag grows")

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from headway import Headway
-from headway._link import PIPELINE_CALLS, Call, Link, url_of
+from headway._address import url_of
+from headway._line import PIPELINE_CALLS
+from headway._link import Link
+from headway._wire import Call
 from headway.errors import (
     BadInput,
     NotOpen,

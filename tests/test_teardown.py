@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 import pytest
 
 from headway import Headway, Job, Progress
-from headway._link import Call, Link
+from headway._link import Link
+from headway._wire import Call
 from tests.conftest import Keyspace, MakeHeadway, Until
 
 T = TypeVar("T")

@@ -1,190 +1,37 @@
-"""Connections to the store: one for the loop, one for the beat thread, one that listens.
+"""The loop's way to the store. Of a cluster it knows which server serves which key.
 
-A link knows how to bring scripts and commands to a Redis or Valkey and to tell what went wrong;
-it does not know what they mean. `Link` gathers what is asked in the same moment into one
-pipeline on one connection, so that a process needs no pool, and a caller who is cancelled
-leaves the connection in order.
+What a server no longer serves, or can no longer serve, is asked of its successor: the map of the
+cluster is drawn anew then. No server holds up what is asked of another one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import re
-import time
+import random
 from collections.abc import Callable, Sequence
-from hashlib import sha1
-from typing import Any, Final, NamedTuple, NoReturn
-from urllib.parse import urlsplit
+from typing import Any, Final
 
-import redis
-import redis.asyncio
 from redis import exceptions as failures
 from redis.asyncio.client import PubSub
-from redis.asyncio.connection import Connection
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
-from redis.connection import parse_url
-from redis.retry import Retry
 
-from headway.errors import (
-    BadInput,
-    NotOpen,
-    StoreError,
-    StoreFull,
-    StoreReadOnly,
-    StoreUnavailable,
-)
+from headway._address import Address, Kind, unsecret
+from headway._client import aclose, client_of
+from headway._line import Asked, Line
+from headway._slots import ALONE, Slots
+from headway._wire import CONNECT_S, Call, Moved, raise_as_ours
+from headway.errors import NotOpen, StoreUnavailable
 
-__all__ = ["Call", "Link", "Script", "ThreadLink", "swallowed", "url_of"]
+__all__ = ["Link"]
 
-ANSWER_S: Final = 5.0  # a store that has not answered by then is treated as gone
-CONNECT_S: Final = 2.0
-PIPELINE_CALLS: Final = 512  # bounds the memory of one pipeline; the rest goes with the next
+STRAYS: Final = 5  # how often one thing is asked anew while its key moves
+STRAY_S: Final = 0.1
 
 logger = logging.getLogger("headway.store")
 
 
-class Script(NamedTuple):
-    """A Lua script and the digest under which a server remembers it."""
-
-    text: str
-    sha: str
-
-    @classmethod
-    def of(cls, text: str) -> Script:
-        return cls(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
-
-
-class Call(NamedTuple):
-    """One thing to ask of the store: a script with its keys, or a plain command."""
-
-    script: Script | None
-    args: tuple[str | int, ...]
-
-    @property
-    def command(self) -> tuple[str | int, ...]:
-        return self.args if self.script is None else ("EVALSHA", self.script.sha, *self.args)
-
-
-def url_of(url: str) -> str:
-    """Return *url* as the client wants it: `valkey://` is another name for `redis://`.
-
-    Raises:
-        BadInput: it is not one that can be served.
-    """
-    scheme, colon, rest = url.partition(":")
-    known = {"valkey": "redis", "valkeys": "rediss", "redis": "redis", "rediss": "rediss"}
-    known["unix"] = "unix"
-    wanted = f"{known.get(scheme, '')}:{rest}"
-    try:
-        if scheme not in known or not colon:
-            raise ValueError("no scheme that is known")
-        parse_url(wanted)  # type: ignore[no-untyped-call]
-        _ = urlsplit(wanted).port
-    except ValueError:
-        raise BadInput(
-            f"store URL {_unsecret(url)!r}: use redis://, rediss://, valkey://, valkeys:// or "
-            "unix://, for example redis://localhost:6379"
-        ) from None
-    return wanted
-
-
-def _unsecret(url: str) -> str:
-    # By its looks, for a URL that cannot be parsed can hold a password too.
-    url = re.sub(r"//([^:@/]*):.*@", r"//\1:***@", url)
-    return re.sub(r"(password=)[^&#]*", r"\1***", url)
-
-
-def _options() -> dict[str, Any]:
-    # The client's own defaults retry for seconds behind our back, and its RESP3 pushes leak
-    # under hiredis; every wait here is ours to bound.
-    return {
-        "protocol": 2,
-        "decode_responses": True,
-        "socket_timeout": ANSWER_S,
-        "socket_connect_timeout": CONNECT_S,
-    }
-
-
-def _raise(error: Exception, where: str) -> NoReturn:
-    """Turn the client's error into ours. The only place where store answers become errors."""
-    text = str(error)
-    if isinstance(error, failures.OutOfMemoryError) or text.startswith("OOM"):
-        raise StoreFull(
-            f"the store at {where} has no memory left and refuses to write ({text}). Raise its "
-            "maxmemory, or remove what else is kept there."
-        ) from error
-    if isinstance(error, failures.ReadOnlyError) or text.startswith(("READONLY", "MISCONF")):
-        raise StoreReadOnly(
-            f"the store at {where} refuses to write ({text}). Point HEADWAY_URL at the primary, "
-            "or look at the server's disk."
-        ) from error
-    if isinstance(error, (OSError, failures.ConnectionError, failures.TimeoutError)):
-        # The client has no class of its own for WRONGPASS, and cuts the word off.
-        wrong = text.startswith("invalid username-password")
-        if wrong or isinstance(error, failures.AuthenticationError):
-            raise StoreError(
-                f"the store at {where} refused the login ({text}). Check the user and password "
-                "in HEADWAY_URL."
-            ) from error
-        raise StoreUnavailable(
-            f"the store at {where} does not answer ({text or type(error).__name__}). Is it "
-            "running, and is HEADWAY_URL right?"
-        ) from error
-    raise StoreError(f"the store at {where} answered: {text}") from error
-
-
-class _Base:
-    def __init__(self, url: str) -> None:
-        self._url = url_of(url)
-        self.where = _unsecret(url)
-
-    def _answers(self, raw: Sequence[Any]) -> list[Any]:
-        return [self._answer(one) for one in raw]
-
-    def _answer(self, one: Any) -> Any:
-        if not isinstance(one, Exception):
-            return one
-        try:
-            _raise(one, self.where)
-        except StoreError as error:
-            return error
-
-
-def swallowed() -> bool:
-    """True if this task was cancelled, and the client did not tell: on Python 3.11 it can happen in
-    the first moment of a call (CPython issue 86296)."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-def _log_failure(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled() and (error := future.exception()) is not None:
-        logger.warning("something that repairs itself was not written: %s", error)
-
-
-def _missing(calls: Sequence[Call], raw: Sequence[Any]) -> list[int]:
-    return [i for i, one in enumerate(raw) if isinstance(one, failures.NoScriptError)]
-
-
-def _refused(raw: Sequence[Any]) -> bool:
-    # A primary that has become a replica keeps its connections. New ones lead to the new primary,
-    # where the address has moved; the acts may be repeated.
-    return any(isinstance(one, failures.ReadOnlyError) for one in raw)
-
-
-class _Listening(PubSub):
-    """A subscription whose owner makes a new one when its connection is lost."""
-
-    async def _reconnect(self, conn: Connection, *args: Any, **kwargs: Any) -> None:
-        # The client's own would connect and subscribe again, only to raise the error after it;
-        # and two of them at once, of a reader and a writer, leave a connection behind.
-        await conn.disconnect()
-
-
-class Link(_Base):
-    """The loop's connection. Whatever is asked while a pipeline is under way goes in the next one.
+class Link:
+    """What the loop asks of the store, one round trip for all that is asked in the same moment.
 
     Args:
         url: where the store is.
@@ -193,35 +40,68 @@ class Link(_Base):
     """
 
     def __init__(self, url: str, revive: Callable[[], object] | None = None) -> None:
-        super().__init__(url)
-        self._revive = revive
-        self._queue: list[tuple[Call, asyncio.Future[Any]]] = []
-        self._wake = asyncio.Event()
-        self._closing = False
-        self._torn = False
-        self._pump: asyncio.Task[None] | None = None
-        self.client = redis.asyncio.Redis.from_url(
-            self._url, retry=AsyncRetry(NoBackoff(), 0), max_connections=4, **_options()
-        )
-        self.contact_at: float | None = None
-        """When this link last began to have contact without a break; monotonic seconds."""
+        self._address = Address.of(url)
+        self.where = unsecret(url)
+        self.clustered = self._address.kind is Kind.CLUSTER
+        self.on_change: Callable[[], object] = lambda: None
+        """Called when other servers serve than before."""
+        self._lines: dict[str, Line] = {}
+        self._slots: Slots | None = None
+        self._strays: list[Asked] = []
+        self._search: asyncio.Task[None] | None = None
+        self._retired: set[asyncio.Task[None]] = set()
+        self._open = False
+        if not self.clustered:
+            client = client_of(self._address)
+            self._lines[ALONE] = Line(client, self.where, revive=revive)
 
-    def pubsub(self) -> PubSub:
-        """A connection of its own that listens. The caller closes it."""
-        return _Listening(self.client.connection_pool)
+    # ── where ─────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def places(self) -> frozenset[str]:
+        """The servers that serve; of a cluster none, before the first answer."""
+        if not self.clustered:
+            return frozenset({ALONE})
+        return self._slots.places if self._slots is not None else frozenset()
+
+    def place_of(self, key: str) -> str | None:
+        """The server that serves *key*; None if, for now, none is known to."""
+        if not self.clustered:
+            return ALONE
+        return self._slots.place_of(key) if self._slots is not None else None
+
+    @property
+    def contact_at(self) -> float | None:
+        """When contact with all servers last began that had no break; monotonic seconds."""
+        since = [self._line(place).contact_at for place in self.places]
+        known = [at for at in since if at is not None]
+        return max(known) if known and len(known) == len(since) else None
+
+    def pubsub(self, place: str = ALONE) -> PubSub:
+        """A connection of its own that listens at *place*. The caller closes it."""
+        return self._line(place).pubsub()
+
+    async def look_around(self) -> None:
+        """Draw the map of a cluster anew; the servers of anything else do not change.
+
+        Raises:
+            StoreUnavailable: no node of it answers.
+        """
+        if self.clustered:
+            await self._draw()
+
+    # ── asking ────────────────────────────────────────────────────────────────────────────────
 
     def open(self) -> None:
         """Start to serve calls. Connects with the first one."""
-        self._pump = asyncio.create_task(self._serve(), name="headway-link")
-        self._pump.add_done_callback(self._pumped)
+        self._open = True
 
     async def aclose(self) -> None:
-        """Serve what is queued, then close the connection."""
-        self._closing = True
-        self._wake.set()
-        while self._pump is not None and not self._pump.done():
-            await asyncio.wait({self._pump})
-        await self.client.aclose()
+        """Serve what was asked, then close the connections."""
+        self._open = False
+        while self._search is not None and not self._search.done():
+            await asyncio.wait({self._search})
+        await asyncio.gather(*(line.aclose() for line in self._lines.values()), *self._retired)
 
     async def call(self, call: Call) -> Any:
         """Ask one thing. One round trip, shared with whatever else is asked at the moment.
@@ -230,144 +110,159 @@ class Link(_Base):
         """
         return await self._ask(call)
 
-    def _ask(self, call: Call) -> asyncio.Future[Any]:
-        if self._closing or self._pump is None:
-            raise NotOpen("reach the store")
-        future = asyncio.get_running_loop().create_future()
-        self._queue.append((call, future))
-        self._wake.set()
-        if self._pump.done():
-            self.open()
-        return future
-
     def post(self, call: Call) -> None:
         """Ask one thing and do not wait for the answer; an error is only logged."""
         self._ask(call).add_done_callback(_log_failure)
 
     async def call_all(self, calls: Sequence[Call]) -> list[Any]:
         """Ask many things in one round trip; the first error is raised after all were asked."""
-        futures = [self._ask(call) for call in calls]
-        answers = await asyncio.gather(*futures, return_exceptions=True)
+        answers = await self.try_all(calls)
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
         return answers
 
-    async def _serve(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._queue:
-                batch, self._queue = self._queue[:PIPELINE_CALLS], self._queue[PIPELINE_CALLS:]
-                try:
-                    await self._bring(batch)
-                except asyncio.CancelledError:
-                    self._queue[:0] = batch
-                    raise
-            if self._closing or self._torn or swallowed():
-                return
+    async def try_all(self, calls: Sequence[Call]) -> list[Any]:
+        """As `call_all()`, but an error is the answer of its call."""
+        futures = [self._ask(call) for call in calls]
+        return await asyncio.gather(*futures, return_exceptions=True)
 
-    def _pumped(self, pump: asyncio.Task[None]) -> None:
-        # Whoever takes the loop down cancels every task of it, and only then is what is open closed
-        # (Quart's reloader, or a second Ctrl-C). What is asked until then is served all the same.
-        self._torn = self._torn or pump.cancelling() > 0
-        if self._queue and self._pump is pump:  # else whoever asked has opened another
-            self._wake.set()
-            self.open()
+    async def everywhere(self, call: Call) -> list[Any]:
+        """Ask every server the same; the first error is raised after all were asked."""
+        if self.clustered and self._slots is None:
+            await self.look_around()
+        asked = [self._asked(call) for _ in self.places]
+        for one, place in zip(asked, self.places, strict=True):
+            self._line(place).put(one)
+        answers = await asyncio.gather(*(one.future for one in asked), return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return answers
 
-    async def _bring(self, batch: list[tuple[Call, asyncio.Future[Any]]]) -> None:
-        try:
-            answers = await self._send([call for call, _ in batch])
-        except Exception as error:  # whatever it is, every caller must hear of it
-            answers = [error] * len(batch)
-        for (_, future), answer in zip(batch, answers, strict=True):
-            if future.done():
-                continue
-            if isinstance(answer, Exception):
-                future.set_exception(answer)
-            else:
-                future.set_result(answer)
+    def _asked(self, call: Call) -> Asked:
+        if not self._open:
+            raise NotOpen("reach the store")
+        return Asked(call, asyncio.get_running_loop().create_future())
 
-    async def _send(self, calls: list[Call]) -> list[Any]:
-        try:
+    def _ask(self, call: Call) -> asyncio.Future[Any]:
+        asked = self._asked(call)
+        self._put(asked)
+        return asked.future
+
+    def _put(self, asked: Asked) -> None:
+        place = self._place(asked.call)
+        if place is None:
+            self._strays.append(asked)
+            self._look()
+        else:
+            self._line(place).put(asked)
+
+    def _place(self, call: Call) -> str | None:
+        if self.clustered and call.key is None:
+            return min(self.places, default=None)
+        return self.place_of(call.key or "")
+
+    def _line(self, place: str) -> Line:
+        line = self._lines.get(place)
+        if line is None:
+            client = client_of(self._address, place)
+            line = self._lines[place] = Line(client, place, stray=self._stray)
+        return line
+
+    # ── what went astray ──────────────────────────────────────────────────────────────────────
+
+    def _stray(self, asked: Asked, error: Exception) -> bool:
+        if not self._open or asked.call.key is None:
+            return False
+        if isinstance(error, Moved):
+            most = STRAYS
+        elif isinstance(error, StoreUnavailable):
+            most = 1
+        else:
+            return False
+        if asked.strays >= most:
+            return False
+        asked.strays += 1
+        asked.asking = isinstance(error, Moved) and error.to is not None
+        if isinstance(error, Moved) and error.to is not None:
+            self._line(error.to).put(asked)
+        else:
+            self._strays.append(asked)
+            self._look()
+        return True
+
+    def _look(self) -> None:
+        if self._search is None or self._search.done():
+            self._search = asyncio.create_task(self._search_all(), name="headway-link-search")
+            self._search.add_done_callback(self._searched)
+
+    def _searched(self, search: asyncio.Task[None]) -> None:
+        if self._strays and self._search is search:  # the loop is taken down; see `Line`
+            self._look()
+
+    async def _search_all(self) -> None:
+        while self._strays:
+            strays, self._strays = self._strays, []
             try:
-                raw = await self._pipeline([call.command for call in calls])
-            except (failures.ConnectionError, failures.TimeoutError, OSError):
-                # A connection that was cut while it lay idle fails once; the acts may be repeated.
-                self.contact_at = None
-                await self._bring_back()
-                raw = await self._pipeline([call.command for call in calls])
-            if _refused(raw):
-                self.contact_at = None
-                await self.client.connection_pool.disconnect()
-                raw = await self._pipeline([call.command for call in calls])
-            if missing := _missing(calls, raw):
-                await self._teach(calls, missing)
-                again = await self._pipeline([calls[i].command for i in missing])
-                for i, answer in zip(missing, again, strict=True):
-                    raw[i] = answer
-        except (failures.RedisError, OSError) as error:
-            self.contact_at = None
-            _raise(error, self.where)
-        if self.contact_at is None:
-            self.contact_at = time.monotonic()
-        return self._answers(raw)
+                if max(asked.strays for asked in strays) > 1:
+                    await asyncio.sleep(STRAY_S)
+                await self._draw()
+            except asyncio.CancelledError:
+                self._strays[:0] = strays
+                raise
+            except Exception as error:  # whatever it is, every caller must hear of it
+                for asked in strays:
+                    asked.fail(error)
+                continue
+            for asked in strays:
+                self._put_again(asked)
 
-    async def _pipeline(self, commands: list[tuple[str | int, ...]]) -> list[Any]:
-        async with self.client.pipeline(transaction=False) as pipeline:
-            for command in commands:
-                pipeline.execute_command(*command)
-            return await pipeline.execute(raise_on_error=False)
+    def _put_again(self, asked: Asked) -> None:
+        place = self._place(asked.call)
+        if place is None:
+            asked.fail(
+                StoreUnavailable(f"no server of the cluster {self.where} serves what was asked")
+            )
+        else:
+            self._line(place).put(asked)
 
-    async def _teach(self, calls: list[Call], missing: list[int]) -> None:
-        texts = {calls[i].script.text for i in missing if calls[i].script}  # type: ignore[union-attr]
-        await self._pipeline([("SCRIPT", "LOAD", text) for text in texts])
+    async def _draw(self) -> None:
+        """Ask for the map, those first who have just answered."""
+        now = sorted(self.places, key=lambda p: (self._line(p).contact_at is None, random.random()))  # noqa: S311
+        problem: Exception = StoreUnavailable(f"the cluster {self.where} has no node")
+        for place in dict.fromkeys([*now, *self._address.hosts]):
+            try:
+                self._take(Slots(await self._ask_slots(place), place))
+            except (failures.RedisError, OSError, TimeoutError) as error:
+                problem = error
+            else:
+                return
+        raise_as_ours(problem, self.where)
 
-    async def _bring_back(self) -> None:
-        if self._revive is None:
+    async def _ask_slots(self, place: str) -> list[Any]:
+        client = client_of(self._address, place)
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                found: list[Any] = await client.execute_command("CLUSTER", "SLOTS")  # type: ignore[no-untyped-call]
+                return found
+        finally:
+            await aclose(client)
+
+    def _take(self, slots: Slots) -> None:
+        before, self._slots = self._slots, slots
+        if slots == before:
             return
-        try:
-            await asyncio.to_thread(self._revive)
-        except Exception:
-            logger.exception("the embedded store could not be started again")
+        for place in self._lines.keys() - slots.places:
+            self._retire(self._lines.pop(place))
+        self.on_change()
+
+    def _retire(self, line: Line) -> None:
+        task = asyncio.create_task(line.aclose(), name="headway-link-retire")
+        self._retired.add(task)
+        task.add_done_callback(self._retired.discard)
 
 
-class ThreadLink(_Base):
-    """The same for a thread: asks and waits. Not for use from two threads at a time."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
-        self._client = redis.Redis.from_url(
-            self._url, retry=Retry(NoBackoff(), 0), max_connections=1, **_options()
-        )
-
-    def call_all(self, calls: Sequence[Call]) -> list[Any]:
-        """Ask many things in one round trip; an answer may be an error, which is not raised.
-
-        Raises:
-            StoreUnavailable: nothing was answered.
-        """
-        try:
-            raw = self._pipeline([call.command for call in calls])
-            if _refused(raw):
-                self._client.connection_pool.disconnect()
-                raw = self._pipeline([call.command for call in calls])
-            if missing := _missing(calls, raw):
-                texts = {s.text for i in missing if (s := calls[i].script)}
-                self._pipeline([("SCRIPT", "LOAD", text) for text in texts])
-                again = self._pipeline([calls[i].command for i in missing])
-                for i, answer in zip(missing, again, strict=True):
-                    raw[i] = answer
-        except (failures.RedisError, OSError) as error:
-            _raise(error, self.where)
-        return self._answers(raw)
-
-    def _pipeline(self, commands: list[tuple[str | int, ...]]) -> list[Any]:
-        with self._client.pipeline(transaction=False) as pipeline:
-            for command in commands:
-                pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
-            return pipeline.execute(raise_on_error=False)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._client.close()
+def _log_failure(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled() and (error := future.exception()) is not None:
+        logger.warning("something that repairs itself was not written: %s", error)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from headway import environment, moment, pages
-from headway._link import url_of
+from headway._address import url_of
 from headway.access import SHARE, Access, Visit
 from headway.api import Api
 from headway.asgi import Answer, AnyApp, Asgi, Scope, request_of

@@ -10,7 +10,7 @@ from collections.abc import Container, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from headway._link import url_of
+from headway._address import url_of
 
 __all__ = ["found"]
 

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from headway._link import Call, Link
+from headway._link import Link
+from headway._wire import Call
 from headway.errors import KeyInFlight, KeyReused, TooMany
 from headway.job import Job
 from headway.keys import Keys, digest

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from math import isnan
 from typing import Any, Final, NamedTuple
 
-from headway._link import Call, Link
+from headway._link import Link
+from headway._wire import Call
 from headway.errors import BadInput
 from headway.job import Job, State
 from headway.keys import Keys

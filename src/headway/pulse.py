@@ -15,9 +15,9 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Protocol
 
-from headway._link import Call
+from headway._wire import Call
 from headway.context import About, extra
-from headway.errors import HeadwayError, StoreError
+from headway.errors import HeadwayError, StoreError, StoreUnavailable
 from headway.progress import News
 from headway.store import NO_LINES, Lines, ThreadStore
 from headway.telemetry import Telemetry
@@ -177,6 +177,9 @@ class Pulse:
             self._settle(beat, answer, now)
         if holds:
             self._settle_holds(answers[len(due) :], now)
+        for answer in answers:
+            if isinstance(answer, StoreUnavailable):  # one node of a cluster; told once for all
+                raise answer
 
     def _send(self, calls: list[Call]) -> list[Any]:
         if not self._telemetry.on:
@@ -212,6 +215,8 @@ class Pulse:
     def _settle(self, beat: _Beat, answer: object, now: float) -> None:
         if isinstance(answer, StoreError):
             self._undo(beat)
+            if isinstance(answer, StoreUnavailable):
+                return
             run, words = beat.run, "progress of job %s could not be written: %s"
             said = extra("flush", About(run.job_id, attempt=run.attempt))
             logger.warning(words, run.job_id, answer, extra=said)
@@ -235,7 +240,7 @@ class Pulse:
 
     def _settle_holds(self, answers: list[object], now: float) -> None:
         refused = [answer for answer in answers if isinstance(answer, StoreError)]
-        if refused:
+        if refused and not isinstance(refused[0], StoreUnavailable):
             logger.warning("leases of queued jobs could not be renewed: %s", refused[0])
-        else:
+        if not refused:
             self._held_at = now

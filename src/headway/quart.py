@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from markupsafe import Markup
 from quart import (

@@ -53,7 +53,7 @@ class Runtime:
         self.link = Link(url, revive)
         self.store = Store(self.link, keys, self.worker, keep_s=keep_s, log_lines=limits.log_lines)
         self.pulse = Pulse(
-            ThreadStore(url, keys, self.worker, log_lines=limits.log_lines),
+            ThreadStore(url, keys, self.worker, log_lines=limits.log_lines, answer_s=lease_s / 2),
             lease_s=lease_s,
             telemetry=self.telemetry,
         )
@@ -124,7 +124,7 @@ class Runtime:
 
     async def open(self) -> None:
         self.link.open()
-        await self.store.ping()
+        await self.store.meet()
         self.pulse.open(self.engine.held)
         await self.hub.open()
         await self.engine.serve(self.runner.run)

@@ -16,9 +16,10 @@ from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from redis.asyncio.client import PubSub
 
-from headway._link import Call, Link, Script, ThreadLink
+from headway._link import Link
+from headway._thread_link import ThreadLink
+from headway._wire import ANSWER_S, Call, Script
 from headway.context import Context
 from headway.errors import JobNotFound, StartRefused, StoreError
 from headway.job import Attempt, Failure, Job, State, is_id
@@ -155,9 +156,17 @@ class _Acts:
 class ThreadStore(_Acts):
     """What the beat thread may do: renew leases and write progress, many jobs in one trip."""
 
-    def __init__(self, url: str, keys: Keys, worker: str, *, log_lines: int = LOG_LINES) -> None:
+    def __init__(
+        self,
+        url: str,
+        keys: Keys,
+        worker: str,
+        *,
+        log_lines: int = LOG_LINES,
+        answer_s: float = ANSWER_S,
+    ) -> None:
         super().__init__(keys, worker, log_lines)
-        self._link = ThreadLink(url)
+        self._link = ThreadLink(url, answer_s=answer_s)
 
     def send(self, calls: Sequence[Call]) -> list[Any]:
         """One round trip. An answer may be a `StoreError`; raises StoreUnavailable if none came."""
@@ -187,9 +196,15 @@ class Store(_Acts):
         """Since when contact was unbroken, monotonic seconds; None while there is none."""
         return self._link.contact_at
 
-    def pubsub(self) -> PubSub:
-        """A connection that listens. The caller closes it."""
-        return self._link.pubsub()
+    @property
+    def link(self) -> Link:
+        """Where it is asked; for those who listen there."""
+        return self._link
+
+    def _by_slot(self, kind: str) -> list[list[str]]:
+        """The keys of a kind, together as far as one script may touch them."""
+        keys = [getattr(self.keys, kind)(p) for p in self.keys.all_partitions()]
+        return [[key] for key in keys] if self._link.clustered else [keys]
 
     async def create(
         self, job_id: str, record: Mapping[str, str], lease_s: float, flight: str | None = None
@@ -326,12 +341,21 @@ class Store(_Acts):
     ) -> tuple[float, list[tuple[str, str]]]:
         """(id, task) of jobs whose lease is over, after the store's time in seconds.
 
-        With *orphans* only those that were given back. One script over all partitions.
+        With *orphans* only those that were given back. One script over all partitions; in a cluster
+        one for each, as a script has to stay in its slot.
         """
-        which = "orphans" if orphans else "all"
-        act = self._act("due", self.keys.control(), limit, which, *tasks)
-        now, *found = await self._link.call(act)
-        return int(now) / 1000, _two_by_two(found)
+        which, names = "orphans" if orphans else "all", list(tasks)
+        answers = await self._link.try_all(
+            [self._act("due", keys, limit, which, *names) for keys in self._by_slot("leases")]
+        )
+        good = [one for one in answers if not isinstance(one, BaseException)]
+        for error in answers:
+            if isinstance(error, BaseException):
+                if not good or not isinstance(error, StoreError):
+                    raise error
+                logger.warning("some leases could not be looked at: %s", error)
+                break
+        return int(good[0][0]) / 1000, [one for found in good for one in _two_by_two(found[1:])]
 
     async def reap(self, job_id: str, lease_s: float, error: Failure, *, adopt: bool) -> Reaped:
         """Deal with one job whose lease is over."""
@@ -347,8 +371,8 @@ class Store(_Acts):
 
     async def sweep(self, limit: int) -> int:
         """Remove ended jobs whose time is over; at most *limit* a partition. Two round trips."""
-        ends = [self.keys.ends(p) for p in self.keys.all_partitions()]
-        gone = _two_by_two(await self._link.call(self._act("sweep", ends, limit)))
+        acts = [self._act("sweep", keys, limit) for keys in self._by_slot("ends")]
+        gone = [one for found in await self._link.call_all(acts) for one in _two_by_two(found)]
         trims = [Call(None, ("ZREM", self.keys.owner(o), i)) for i, o in gone if o]
         if trims:
             await self._link.call_all(trims)
@@ -409,9 +433,13 @@ class Store(_Acts):
         channel = self.keys.control()[0]
         await self._link.call(Call(None, ("SPUBLISH", channel, json.dumps({word: about}))))
 
+    async def meet(self) -> None:
+        """One round trip that proves that the store is one, and may be used."""
+        await self.due((), 1, orphans=True)
+
     async def ping(self) -> None:
-        """One round trip that proves contact."""
-        await self._link.call(Call(None, ("PING",)))
+        """One round trip that proves contact with each server."""
+        await self._link.everywhere(Call(None, ("PING",)))
 
     async def eviction_policy(self) -> str | None:
         """The server's maxmemory-policy; None where it may not be asked (managed services)."""

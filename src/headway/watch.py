@@ -1,39 +1,24 @@
-"""The hub: one subscription per process, whatever the number of watchers.
+"""The hub: one subscription per process and server, whatever the number of watchers.
 
 Level, not edge: an announcement carries the whole state, a watcher keeps no queue but the set of
 jobs that changed since it last looked, and whoever missed something is made whole by the next
-look. For each job the hub subscribes first and reads then, so that nothing falls between.
+look. An `Ear` listens for it; in a cluster, one at each node.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
-import random
-import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
-from redis.asyncio.client import PubSub
-from redis.exceptions import RedisError
-
-from headway._link import swallowed
-from headway.errors import NotOpen, StoreError
+from headway.ear import Ear
+from headway.errors import NotOpen
 from headway.job import Job, is_id
 from headway.store import Store, told
 from headway.telemetry import Telemetry
 
 __all__ = ["Hub", "Watcher"]
-
-QUIET_S: Final = 10.0  # after so long without a word the connection is asked whether it lives
-PONG_S: Final = 5.0
-AGAIN_FIRST_S: Final = 0.1
-AGAIN_MAX_S: Final = 3.0
-READ_BATCH: Final = 200
-
-logger = logging.getLogger("headway.watch")
 
 
 class Seen:
@@ -123,36 +108,31 @@ class Hub:
     ) -> None:
         self._store = store
         self._telemetry = telemetry or Telemetry()
-        self._asked_at: float | None = None
-        self._lag_s: float | None = None
         self._on_control = on_control
         self._seen: dict[str, Seen] = {}
-        self._subscribed: set[str] = set()
-        self._changes: set[str] = set()
-        self._to_read: dict[str, None] = {}
-        self._work = asyncio.Event()
-        self._pubsub: PubSub | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._closing = False
+        self._ears: dict[str, Ear] = {}
+        self._retired: set[asyncio.Task[None]] = set()
+        self._opened = False
         self.live = False
 
     async def open(self) -> None:
         """Begin to listen; returns when the subscription stands, or after the first failure."""
-        self._task = asyncio.create_task(self._serve(), name="headway-hub")
-        self._settled = asyncio.Event()
-        await self._settled.wait()
+        self._opened = True
+        self._store.link.on_change = self._sort
+        self._sort()
+        for ear in list(self._ears.values()):
+            await ear.settled.wait()
 
     async def aclose(self) -> None:
         """Listen no more. Watchers that are left see the hub as not live."""
-        self._closing = True
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
-        self._set_live(live=False)
+        self._opened = False
+        self._store.link.on_change = lambda: None
+        await asyncio.gather(*(ear.aclose() for ear in self._ears.values()), *self._retired)
+        self.lived()
 
     def watcher(self, ids: Iterable[str]) -> Watcher:
         """Someone who watches *ids*; starts to do so when it is entered."""
-        if self._task is None or self._closing:
+        if not self._opened:
             raise NotOpen("watch jobs")
         return Watcher(self, ids)
 
@@ -160,13 +140,13 @@ class Hub:
     def lag_s(self) -> float | None:
         """How long the store's answer took, in seconds, on the line that brings the announcements.
 
-        The question goes out every ten seconds, and its answer comes behind all that was announced
+        The question goes out every five seconds, and its answer comes behind all that was announced
         before it and is not heard yet: so no announcement is older, and no clock but ours counts.
-        While an answer is overdue, the time since the question. None before the first answer.
+        While an answer is overdue, the time since the question. None before the first answer. Of
+        the nodes of a cluster, the slowest.
         """
-        if self._asked_at is None or not self.live:
-            return self._lag_s
-        return max(self._lag_s or 0.0, time.monotonic() - self._asked_at)
+        lags = [ear.lag_s for ear in self._ears.values()]
+        return max((lag for lag in lags if lag is not None), default=None)
 
     @property
     def watched(self) -> int:
@@ -180,8 +160,7 @@ class Hub:
         if seen is None:
             seen = self._seen[job_id] = Seen()
             if is_id(job_id):
-                self._changes.add(job_id)
-                self._work.set()
+                self._changed(job_id)
             else:
                 seen.known = True
         seen.watchers.add(watcher)
@@ -195,10 +174,34 @@ class Hub:
         seen.watchers.discard(watcher)
         if not seen.watchers:
             del self._seen[job_id]
-            self._changes.add(job_id)
-            self._work.set()
+            self._changed(job_id)
 
-    def _tell(self, job_id: str, job: Job | None) -> None:
+    def _changed(self, job_id: str) -> None:
+        # No ear has it while its server fails over; then the next one subscribes to all.
+        place = self._store.link.place_of(self._store.keys.record(job_id))
+        if (ear := self._ears.get(place or "")) is not None:
+            ear.change(job_id)
+
+    # ── what the ears hear ────────────────────────────────────────────────────────────────────
+
+    def wants(self, job_id: str) -> bool:
+        """True if somebody watches the job."""
+        return job_id in self._seen
+
+    def wanted(self) -> Iterable[str]:
+        """All that are watched."""
+        return self._seen.keys()
+
+    def announced(self, job_id: str, data: str) -> bool:
+        """A change, as it was announced. False: the job has to be read."""
+        fields, seen = told(data), self._seen[job_id]
+        if seen.job is None or not fields:
+            return False
+        self.read(job_id, seen.job.updated(fields))
+        return True
+
+    def read(self, job_id: str, job: Job | None) -> None:
+        """The job as it is; what is older than what is known is no news."""
         seen = self._seen.get(job_id)
         if seen is None:
             return
@@ -208,146 +211,44 @@ class Hub:
         for watcher in seen.watchers:
             watcher._mark(job_id)
 
-    def _set_live(self, *, live: bool) -> None:
+    def controlled(self, word: str, about: str) -> None:
+        """What is said to all processes."""
+        self._on_control(word, about)
+
+    def lived(self) -> None:
+        """An ear has begun to hear, or hears no more."""
+        ears = self._ears.values()
+        live = self._opened and bool(ears) and all(ear.live for ear in ears)
         if live == self.live:
             return
         self.live = live
         for watcher in {w for seen in self._seen.values() for w in seen.watchers}:
             watcher.nudge()
 
-    # ── the connection ────────────────────────────────────────────────────────────────────────
+    # ── where they listen ─────────────────────────────────────────────────────────────────────
 
-    async def _serve(self) -> None:
-        failures = 0
-        while True:
-            try:
-                async with self._store.pubsub() as pubsub:
-                    await self._subscribe_all(pubsub)
-                    failures = 0
-                    if self._closing or swallowed():
-                        return
-                    await self._both(self._listen(pubsub), self._steer(pubsub))
-            except (RedisError, StoreError, OSError) as error:
-                if failures == 0:
-                    logger.warning("announcements are not heard: %s", error)
-                failures += 1
-            except Exception:  # without it nobody in this process would see a change again
-                logger.exception("the hub met an error of its own, and begins anew")
-                failures += 1
-            finally:
-                self._set_live(live=False)
-                self._settled.set()
-            longest = min(AGAIN_FIRST_S * 2**failures, AGAIN_MAX_S)
-            await asyncio.sleep(random.uniform(longest / 2, longest))  # noqa: S311 - spreads load
+    def _sort(self) -> None:
+        """An ear for each server, and none where the others serve now what was kept there."""
+        kept = self._kept()
+        for place, ear in list(self._ears.items()):
+            if ear.partitions != kept.get(place):
+                self._retire(self._ears.pop(place))
+        for place in kept.keys() - self._ears.keys():
+            ear = Ear(self._store, self, place, kept[place], self._telemetry)
+            self._ears[place] = ear
+            ear.open()
+        self.lived()
 
-    async def _both(self, *coroutines: Any) -> None:
-        """Run until one of them fails; then end the others and raise its error."""
-        tasks = [asyncio.create_task(c) for c in coroutines]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            await _end(tasks)
+    def _kept(self) -> dict[str, frozenset[str]]:
+        """Which partitions are kept where; those that nobody serves, for now, nowhere."""
+        keys, link = self._store.keys, self._store.link
+        found: dict[str, set[str]] = {}
+        for partition in keys.all_partitions():
+            if (place := link.place_of(keys.leases(partition))) is not None:
+                found.setdefault(place, set()).add(partition)
+        return {place: frozenset(held) for place, held in found.items()}
 
-    async def _subscribe_all(self, pubsub: PubSub) -> None:
-        await pubsub.ssubscribe(*self._store.keys.control())
-        self._subscribed.clear()
-        self._to_read.clear()
-        self._changes = set(self._seen)
-        self._work.set()
-
-    async def _listen(self, pubsub: PubSub) -> None:
-        confirmed, ask_at = 0, time.monotonic()
-        self._asked_at = None
-        while True:
-            quiet = self._asked_at is None
-            message = await pubsub.get_message(timeout=QUIET_S if quiet else PONG_S)
-            now = time.monotonic()
-            if message is None and not quiet:
-                raise TimeoutError("the store has gone silent")
-            if quiet and (message is None or now >= ask_at):
-                await pubsub.ping()
-                self._asked_at, ask_at = now, now + QUIET_S
-            if message is None:
-                continue
-            if message["type"] == "pong":
-                self._answered(now)
-                continue
-            self._hear(message)
-            if not self.live and message["type"] == "ssubscribe":
-                confirmed += 1
-                if confirmed == self._store.keys.partitions:
-                    self._set_live(live=True)
-                    self._settled.set()
-
-    def _answered(self, now: float) -> None:
-        if self._asked_at is not None:
-            self._lag_s, self._asked_at = now - self._asked_at, None
-            if self._telemetry.on:
-                self._telemetry.heard(self._lag_s)
-
-    def _hear(self, message: dict[str, Any]) -> None:
-        channel: str = message["channel"]
-        kind, job_id = message["type"], channel.rpartition(":")[2]
-        if kind == "smessage" and job_id == "leases":
-            for word, about in json.loads(message["data"]).items():
-                self._on_control(word, about)
-        elif kind == "smessage":
-            self._announced(job_id, message["data"])
-        elif kind == "ssubscribe" and job_id in self._seen:
-            # Confirmed (again, perhaps, after a silent reconnection): only now is a read safe.
-            self._to_read[job_id] = None
-            self._work.set()
-
-    def _announced(self, job_id: str, data: str) -> None:
-        seen = self._seen.get(job_id)
-        if seen is None:
-            return
-        fields = told(data)
-        if seen.job is not None and fields:
-            self._tell(job_id, seen.job.updated(fields))
-        else:
-            # It was forgotten, or the read that is under way may have been answered before this.
-            self._to_read[job_id] = None
-            self._work.set()
-
-    async def _steer(self, pubsub: PubSub) -> None:
-        while True:
-            await self._work.wait()
-            self._work.clear()
-            changes, self._changes = self._changes, set()
-            wanted = {i for i in changes if i in self._seen and is_id(i)}
-            add = wanted - self._subscribed
-            drop = (changes & self._subscribed) - wanted
-            # Left and joined again before it was dropped: subscribed still, so it can be read.
-            self._to_read.update(dict.fromkeys(wanted & self._subscribed))
-            if add:
-                self._subscribed |= add
-                await pubsub.ssubscribe(*map(self._store.keys.record, add))
-            if drop:
-                self._subscribed -= drop
-                await pubsub.sunsubscribe(*map(self._store.keys.record, drop))
-            await self._read()
-
-    async def _read(self) -> None:
-        while self._to_read:
-            batch = list(self._to_read)[:READ_BATCH]
-            for job_id in batch:
-                del self._to_read[job_id]
-            found = await self._store.get_all(batch, strict=False)
-            for job_id in batch:
-                self._tell(job_id, found.get(job_id))
-
-
-async def _end(tasks: list[asyncio.Task[None]]) -> None:
-    """Cancel and wait. More than once: on Python 3.11 the client can swallow a cancellation
-    that comes in the first moment of a call (CPython issue 86296)."""
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        done, pending = await asyncio.wait(pending, timeout=0.2)
-        for task in done:
-            if not task.cancelled():
-                task.exception()  # looked at: the first one's error is the one that is told
+    def _retire(self, ear: Ear) -> None:
+        task = asyncio.create_task(ear.aclose(), name="headway-hub-retire")
+        self._retired.add(task)
+        task.add_done_callback(self._retired.discard)
