@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from headway._meter import RATIO_CAP, Meter
-from headway._tree import DEEPEST, STAGES_SHOWN, Look, Loop, Stage, attach
+from headway._tree import DEEPEST, STAGES_SHOWN, Bar, Look, Loop, Shown, Stage, attach
 from headway.job import Reading, StageReading
 from tests.stepping import Clock, at_every_step, nodes
 
@@ -658,6 +658,90 @@ def test_stage_that_ends_while_somebody_looks_is_counted_once(whole: bool) -> No
     def end(scene: tuple[Stage, Stage]) -> Look | None:
         scene[1].close(whole=whole)
         return None
+
+    assert at_every_step(scene, look=look, act=end, check=check) > 100
+    assert at_every_step(scene, look=end, act=look, check=check) > 3
+
+
+# ── bars of other code ────────────────────────────────────────────────────────────────────────
+
+
+class Foreign:
+    """A bar of other code, of four items, and what reads it."""
+
+    def __init__(self, parent: Stage | Loop) -> None:
+        self.n: float = 0
+        self.gone = False
+        self.node = Bar(self._read, parent)
+        attach(self.node)
+
+    def _read(self) -> Shown | None:
+        return None if self.gone else Shown("bar", self.n, 4, "row")
+
+
+def test_lone_bar_leads_what_is_around_it() -> None:
+    """Its numbers are those of a stage that has nothing else, until there is a second one."""
+    root = Stage("")
+    first = Foreign(root)
+    first.n = 3
+
+    assert root.look()[:4] == (3, 3, 4, 0.75)
+    Foreign(root)
+    assert root.look()[:4] == (0, 0.75, None, None)
+    root.total = 4
+    assert root.look()[:4] == (0, 0.75, 4, 0.75)  # what was shown before stays
+
+
+def test_bar_in_the_hands_of_a_loop_is_its_item() -> None:
+    """Like a loop, and unlike a stage, it is taken for the whole of the first item."""
+    root = Stage("")
+    outer = loop(root, 2)
+    Foreign(outer).n = 2
+
+    assert ratio(root) == 0.25
+
+
+def test_bars_nest_by_their_items() -> None:
+    """The parts of an item of a bar fill the item; what an earlier item held is forgotten."""
+    root = Stage("")
+    outer = Foreign(root)
+    inner = Foreign(outer.node)
+    inner.n = 2
+
+    assert ratio(root) == 0.125
+    inner.n = 4
+    inner.node.end()
+    outer.n = 1
+    Foreign(outer.node).n = 1
+    assert ratio(root) == 0.3125
+    assert len(nodes(root)) == 3
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_bar_that_ends_while_somebody_looks_is_counted_once(gone: bool) -> None:
+    """Whatever a look is just about: its last numbers are those that it ended with."""
+
+    def scene() -> tuple[Stage, Foreign]:
+        root = Stage("")
+        bar = Foreign(root)
+        bar.n = 1
+        root.look()
+        return root, bar
+
+    def check(scene: tuple[Stage, Foreign], seen: Look | None) -> None:
+        over = 1 if gone else 4
+        assert seen is None or seen[:2] in {(1, 1), (over, over)}
+        assert scene[0].look()[:3] == (over, over, 4)
+        assert scene[1].node.folded
+
+    def look(scene: tuple[Stage, Foreign]) -> Look | None:
+        return scene[0].look()
+
+    def end(scene: tuple[Stage, Foreign]) -> None:
+        _, bar = scene
+        bar.n = 1 if gone else 4
+        bar.gone = gone
+        bar.node.end()
 
     assert at_every_step(scene, look=look, act=end, check=check) > 100
     assert at_every_step(scene, look=end, act=look, check=check) > 3

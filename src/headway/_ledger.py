@@ -76,10 +76,9 @@ class Ledger:
         self._raises = raises
         self.stopped = why  # last: whoever sees it knows what to do
 
-    @property
-    def told(self) -> bool:
-        """True once a call has raised: the code knows that it is to stop, and cleans up."""
-        return bool(self._told)
+    def told(self, ident: int) -> bool:
+        """True once a call has raised in this thread: its code knows that it is to stop."""
+        return ident in self._told
 
     def take(self) -> News:
         """What is new since the last `take()`. Called by one thread at a time."""

@@ -71,7 +71,7 @@ class Meter:
             done=_tidy(look.done),
             total=None if look.total is None else _tidy(look.total),
             ratio=None if ratio is None else round(ratio, 5),
-            unit=self.root.unit,
+            unit=self._unit(),
             rate_per_s=self._rate(),
             eta_s=self._eta(now, ratio),
             note=self._note,
@@ -102,8 +102,12 @@ class Meter:
         if moved:
             self._left_s = self._estimate(now, ratio or 0.0)
 
+    def _unit(self) -> str | None:
+        lead = self.root.lead
+        return self.root.unit or (lead.unit if lead is not None else None)
+
     def _rate(self) -> float | None:
-        if not self.root.counts:
+        if not self.root.counts and self.root.lead is None:
             return None  # stages are no amount of anything
         (items,) = self._items.rates
         rate = items.per_s

@@ -12,6 +12,10 @@ How far a node is (the job itself, a stage or a loop) follows from three rules:
   item that measure is missing: a loop is taken for the whole of it, but a stage has others behind
   it more often than not, so an item with stages counts only when it is done.
 
+A `Bar`, the progress bar of other code, is shown like a stage and counts like a loop. If it is all
+that there ever was in a node without a total, the node is as far as this bar; when there is another
+one behind it, nobody knows any more how many will come.
+
 Pure, and without locks. Only `attach` and `look` change the tree, and they are called one at a
 time. An end (`Loop.close`, `Stage.close`) can come in between, at any instant and in any thread,
 as a garbage collector may cause it: it writes a few fields, `open` as the last one. Who looks
@@ -21,11 +25,11 @@ length holds few nodes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+from collections.abc import Callable, Iterator, Sized
 from operator import length_hint
 from typing import Any, Final, NamedTuple
 
-__all__ = ["STAGES_SHOWN", "Look", "Loop", "Parts", "Stage", "attach"]
+__all__ = ["STAGES_SHOWN", "Bar", "Look", "Loop", "Parts", "Shown", "Stage", "attach"]
 
 STAGES_SHOWN: Final = 50
 ROOM: Final = 50  # so many nodes are added at least before those that are over are searched for
@@ -64,10 +68,14 @@ class Item:
 class Parts:
     """The stages and loops inside of a node, in the order of their beginning."""
 
-    __slots__ = ("_room", "ended", "full", "item", "kids", "measure", "moved", "weights")
+    __slots__ = (
+        "_room", "ended", "full", "item", "kids", "lead", "led", "measure", "moved", "weights",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.kids: dict[Stage | Loop, None] = {}
+        self.lead: Bar | None = None  # the only one there ever was, if it is a bar
+        self.led = False  # by a bar that is not the only one any more
         self.weights = 0.0  # of all there ever were; `full`, `ended`: of what is over
         self.full = 0.0
         self.ended = 0.0
@@ -77,10 +85,12 @@ class Parts:
         self._room = ROOM
 
     def add(self, kid: Stage | Loop) -> None:
+        self.led |= self.lead is not None
+        self.lead = kid if isinstance(kid, Bar) and not self.weights else None
         kid.item = self.item
         self.weights += kid.weight
         kid.item.weights += kid.weight
-        kid.item.named |= isinstance(kid, Stage)
+        kid.item.named |= kid.named
         self.moved += 1
         self.kids[kid] = None
         if len(self.kids) > self._room:
@@ -148,6 +158,8 @@ class _Node:
         "whole",
     )  # fmt: skip
 
+    named = False  # if others are expected behind it, in the same item
+    turns = True  # if it is gone through in turns, and shows only what its present one holds
     item: Item  # of the node around it
     whole: bool  # it came to its end; set before it is closed
 
@@ -174,7 +186,7 @@ class _Node:
         done = self.done
         if done != self.parts.item.at:
             self.parts.begin_item(done)
-            if isinstance(self, Loop):  # what an earlier turn held is not shown any more
+            if self.turns:
                 self.parts.drop(keep=0)
         self.parts.add(kid)
 
@@ -213,11 +225,7 @@ class Loop(_Node):
     @property
     def stage(self) -> Stage:
         """The stage around this loop, and around the loops that it runs in."""
-        node: Stage | Loop | None = self.parent
-        while isinstance(node, Loop):
-            node = node.parent
-        assert node is not None, "every loop of a job hangs below its root stage"
-        return node
+        return _stage_around(self)
 
     def close(self, *, exhausted: bool) -> None:
         """The loop is over; what it had in its hands is done only if it came to its end."""
@@ -243,6 +251,8 @@ class Stage(_Node):
     """A named part of the work, or the whole of it."""
 
     __slots__ = ("best", "loops", "name", "past", "room", "stated", "unit")
+    named = True
+    turns = False
 
     def __init__(
         self,
@@ -266,6 +276,12 @@ class Stage(_Node):
     def stage(self) -> Stage:
         """Itself: numbers stated here belong here."""
         return self
+
+    @property
+    def lead(self) -> Bar | None:
+        """The bar that this stage goes by, as there is nothing else to go by."""
+        alone = self.parts is not None and self.total is None and not self.counts
+        return self.parts.lead if alone and self.parts is not None else None
 
     @property
     def counts(self) -> bool:
@@ -301,7 +317,8 @@ class Stage(_Node):
         ratio = _ratio(reach, total)
         if ratio is not None:
             self.best = ratio if self.best is None else max(ratio, self.best)
-        self.last = Look(done, reach, total, self.best, moved)
+        lost = ratio is None and self.parts is not None and self.parts.led
+        self.last = Look(done, reach, total, None if lost else self.best, moved)
         return self.last
 
     def _counted(self) -> tuple[float, float, float | None, float]:
@@ -321,6 +338,8 @@ class Stage(_Node):
         if self.parts is None:
             return 0, 0, self.total, 0
         full, _, moved = self.parts.look()
+        if (lead := self.lead) is not None:
+            return lead.last.done, lead.last.reach, lead.last.total, moved
         ended = self.parts.ended
         return ended, full, _grown(self.total, max(self.parts.weights, ended)), moved
 
@@ -338,12 +357,74 @@ class Stage(_Node):
             self.loops = still
 
 
+class Shown(NamedTuple):
+    """What a bar of other code shows at one moment."""
+
+    name: str
+    done: float
+    total: float | None
+    unit: str | None
+
+
+class Bar(Stage):
+    """The progress bar of other code. Nothing tells of its steps: it is read when somebody looks.
+
+    Args:
+        read: what the bar shows; None once there is nothing to be read any more.
+        group: bars of one group stand side by side.
+    """
+
+    __slots__ = ("_read", "group")
+    named = False
+    turns = True
+
+    def __init__(
+        self, read: Callable[[], Shown | None], parent: Stage | Loop, group: object = None
+    ) -> None:
+        super().__init__("", parent=parent)
+        self.stated = True
+        self.group = group
+        self._read = read
+
+    @property
+    def stage(self) -> Stage:
+        """The stage around it: what task code states by itself does not belong to the bar."""
+        return _stage_around(self)
+
+    @property
+    def done(self) -> float:
+        self._see()
+        return super().done
+
+    def look(self) -> Look:
+        self._see()
+        return super().look()
+
+    def end(self) -> None:
+        """The bar is over, as full as it is."""
+        last = self._read() or Shown(self.name, self.counted, self.total, self.unit)
+        self._read = lambda: last  # written down by the next look: one may be under way
+        self.close(whole=last.total is None or last.done >= last.total)
+
+    def _see(self) -> None:
+        if (shown := self._read()) is not None:
+            self.name, self.counted, self.total, self.unit = shown
+
+
+def _stage_around(node: Stage | Loop) -> Stage:
+    around = node.parent
+    while isinstance(around, (Loop, Bar)):
+        around = around.parent
+    assert around is not None, "every loop and bar of a job hangs below its root stage"
+    return around
+
+
 def attach(node: Stage | Loop) -> None:
     """Hang a node that begins into the tree, below its parent."""
     around = node.parent
     if node.depth > DEEPEST:
         return
-    if isinstance(node, Loop) and isinstance(around, Stage):
+    if isinstance(node, Loop) and isinstance(around, Stage) and not isinstance(around, Bar):
         around.add_loop(node)
     elif around is not None:
         around.add(node)

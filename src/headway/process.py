@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import msgspec
 
+from headway._captures import captured
 from headway.context import About, Context, about
 from headway.errors import BadInput, HeadwayError, JobCancelled, JobError, TooLarge
 from headway.job import Job, Reading
@@ -177,6 +178,7 @@ class ProcessWork:
             "task": task.name,
             "context": (context or Context()).encoded(),
             "limits": limits,
+            "captures": sorted(task.captures),
         }
         self._process = multiprocessing.get_context("spawn").Process(
             target=_child,
@@ -332,7 +334,7 @@ class _Child:
         except (EOFError, OSError):
             os._exit(1)  # the parent is gone: this attempt is no longer anybody's
         self._progress.stop(why, raises=True)
-        if not self._over.wait(INTERRUPT_S) and not self._progress.told:
+        if not self._over.wait(INTERRUPT_S) and not self._progress.told(self._main):
             interrupt_thread(self._main)
         self._obey()
 
@@ -353,6 +355,7 @@ def _child(pipe: Connection, order: str) -> None:
         checkpoint=said["checkpoint"],
         stall_s=said["stall_s"],
         limits=msgspec.convert(said["limits"], Limits),
+        captures=frozenset(said["captures"]),
     )
     child = _Child(pipe, progress)
     child.open()
@@ -378,9 +381,10 @@ def _run(place: tuple[str, str], args: str, progress: Progress) -> str:
     given, named = task.decode(args)
     _current.set(progress)
     first = [progress] if task.takes_progress else []
-    value = task.function(*first, *given, **named)
-    if asyncio.iscoroutine(value):
-        value = asyncio.run(value)
+    with captured(progress.captures):
+        value = task.function(*first, *given, **named)
+        if asyncio.iscoroutine(value):
+            value = asyncio.run(value)
     return result_json(task.name, value, progress.limits.result_bytes)
 
 

@@ -63,6 +63,7 @@ class Progress(Ledger):
         stall_s: see `Meter`.
         wake: called (from any thread) when there is news after a quiet time.
         limits: how much of all this is kept.
+        captures: whose bars and lines report here, too.
     """
 
     def __init__(
@@ -76,9 +77,11 @@ class Progress(Ledger):
         stall_s: float | None = None,
         wake: Callable[[], object] | None = None,
         limits: Limits = LIMITS,
+        captures: frozenset[str] = frozenset(),
     ) -> None:
         self.job_id = job_id
         self.owner = owner
+        self.captures = captures
         self._attempt = attempt
         self._children = 0
         super().__init__(checkpoint, clock, stall_s=stall_s, wake=wake, limits=limits)

@@ -8,11 +8,12 @@ from __future__ import annotations
 import inspect
 import re
 import typing
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, Generic, Literal, ParamSpec, TypeVar
 
 import msgspec
 
+from headway._captures import captures_of
 from headway.errors import BadInput, TaskError
 from headway.job import ARGS_BYTES, NAME_CHARS, Job, plain, to_json
 from headway.progress import Progress
@@ -72,6 +73,7 @@ class Task(Generic[P, R]):
         on_lost: OnLost,
         max_attempts: int,
         args_bytes: int,
+        captures: frozenset[str],
     ) -> None:
         self.function = function
         self.name = name
@@ -79,6 +81,7 @@ class Task(Generic[P, R]):
         self.options = options
         self.on_lost: OnLost = on_lost
         self.max_attempts = max_attempts
+        self.captures = captures
         self.asynchronous = inspect.iscoroutinefunction(function)
         self._begin = begin
         self._arguments = _Arguments(function, args_bytes)
@@ -305,6 +308,7 @@ def make_task(
     max_attempts: int | None = None,
     stall_s: float | None = None,
     run: Run | None = None,
+    capture: Iterable[str] = (),
     args_bytes: int = ARGS_BYTES,
 ) -> Task[..., R]:
     """Make a task of a function, after checking every option.
@@ -344,6 +348,7 @@ def make_task(
         on_lost=on_lost,
         max_attempts=max_attempts,
         args_bytes=args_bytes,
+        captures=captures_of(capture),
     )
 
 

@@ -132,8 +132,9 @@ class ThreadWork:
     def _interrupt(self) -> None:
         with self._lock:
             # Code that was told by a call of `Progress` is cleaning up, and must not be disturbed.
-            if not (self._over or self.source.told or self._thread.ident is None):
-                interrupt_thread(self._thread.ident)
+            ident = self._thread.ident
+            if not (self._over or ident is None or self.source.told(ident)):
+                interrupt_thread(ident)
 
     def _main(self) -> None:
         result, error = "", None

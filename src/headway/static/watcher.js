@@ -194,7 +194,7 @@ export class JobWatcher extends EventTarget {
 		if (job.state == "queued") return "queued";
 		if (job.stalled) return "stalled";
 		const { ratio } = job.progress;
-		return ratio == null ? "indeterminate" : ratio < 0.99 ? "running" : "finishing";
+		return ratio == null ? "indeterminate" : ratio < .99 ? "running" : "finishing";
 	}
 
 	/** The server's time; a second or two are not worth a correction. */
@@ -205,8 +205,8 @@ export class JobWatcher extends EventTarget {
 	/** Takes a status document, if it is news. */
 	take(job) {
 		if (job?.id != this.id || job.rev <= this.job?.rev) return;
-		const { attempt, progress } = this.job ?? job;
-		if (attempt == job.attempt && job.progress.ratio < progress.ratio) job.progress.ratio = progress.ratio;
+		const { attempt, progress: { ratio } } = this.job ?? job;
+		if (attempt == job.attempt && (job.progress.ratio ?? 1) < ratio) job.progress.ratio = ratio;
 		if (!this.job && Date.parse(job.updated_at) - Date.parse(job.created_at) < 5e3) announce({ started: this.id });
 		this.job = job;
 		this.dispatchEvent(new CustomEvent("update", { detail: job }));
