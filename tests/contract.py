@@ -107,9 +107,9 @@ class Contract:
     def _event(self, name: str, data: str, known: Mapping[str, Any]) -> None:
         self.validate(known, {"event": name, "data": data})
         for one in known["oneOf"]:
-            if one["properties"]["event"]["const"] == name:
-                schema = one["properties"]["data"]["contentSchema"]
-                self.validate(schema, json.loads(data))
+            of = one["properties"]
+            if of["event"]["const"] == name and "contentSchema" in of["data"]:
+                self.validate(of["data"]["contentSchema"], json.loads(data))
 
     def validate(self, schema: Mapping[str, Any], value: Any) -> None:
         """Raise if *value* is not as *schema* says."""

@@ -19,8 +19,9 @@ from headway import fastapi as fastapi_door
 from headway import quart as quart_door
 from headway import starlette as starlette_door
 from tests.apps.life import lived
-from tests.conftest import MakeHeadway
+from tests.conftest import MakeHeadway, Until
 from tests.contract import HOOKS
+from tests.test_sse import Stream
 
 DOORS = ["asgi", "quart", "starlette", "fastapi", "wrap"]
 OTHER_ID = "00" + "a" * 26
@@ -563,6 +564,74 @@ async def test_stream_of_many_names_the_gone(site: Site) -> None:
     assert {data["id"] for event, data in found if event == "gone"} == {theirs.id, "junk"}
     assert [d["state"] for e, d in found if e == "job"][-1] == "succeeded"
     assert found[-1][0] == "end"
+
+
+async def test_stream_as_html_tells_the_same_story(site: Site) -> None:
+    """States come as messages without a name; the others, and the ids, are as ever."""
+    job = await site.fail.using(owner="ann", title="A <i>b</i>\n\nevent: end").start()
+
+    told = Stream((await site.get(f"/{job.id}/events?as=html")).content).events
+    plain = Stream((await site.get(f"/{job.id}/events?as=json")).content).events
+
+    assert {event.type for event in told} == {"message", "end"}
+    assert (told[-1].type, told[-1].last_event_id) == ("end", "end")
+    assert "A &lt;i&gt;b&lt;/i&gt;" in told[-2].data
+    assert "Row 7 has &lt;b&gt;no&lt;/b&gt; name" in told[-2].data
+    assert f'action="/jobs/{job.id}/retry"' in told[-2].data
+    assert told[-2].last_event_id == plain[-2].last_event_id
+
+
+async def test_streams_as_html_say_where_each_fragment_belongs(site: Site) -> None:
+    """One for many jobs names their places; the place of what is gone says so, and no more."""
+    mine = await site.count.using(owner="ann").start(2)
+    theirs = await site.wait.using(owner="bob", title="Secret").start()
+    ids = f"id={mine.id}&id={theirs.id}&id=%3Cb%3E"
+
+    found = Stream((await site.get(f"/events?as=html&{ids}")).content).events
+    shown = [event.data for event in found if event.type == "message"]
+
+    assert all(one.startswith('<div id="headway-') for one in shown)
+    assert f'<div id="headway-{mine.id}" hx-swap-oob="innerMorph">' in "".join(shown)
+    assert 'id="headway-&lt;b&gt;"' in "".join(shown)
+    assert "".join(shown).count("No longer available") == 2
+    assert "Secret" not in "".join(shown)
+    assert [e.type for e in found if e.type != "message"] == ["gone", "gone", "end"]
+
+
+async def test_streams_of_both_kinds_do_not_mix(site: Site, until: Until) -> None:
+    """Who asks for HTML gets HTML, also while others of the same job get documents."""
+    job = await site.wait.using(owner="ann").start()
+    paths = [f"/{job.id}/events{kind}" for kind in ("", "?as=html", "", "?as=html")]
+
+    asked = [asyncio.ensure_future(site.get(path)) for path in paths]
+    await until(lambda: len(site.headway.streams) == len(paths), "all listen")
+    site.go.set()
+    bodies = [Stream((await one).content).events for one in asked]
+
+    assert [{event.type for event in body} for body in bodies] == [
+        {"job", "end"},
+        {"message", "end"},
+    ] * 2
+    assert all("Done!" in body[-2].data for body in bodies[1::2])
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/{}/events?as=xml",
+        "/events?id={}&as=XML%0A",
+        "/{}/events?as=",
+        "/{}/events?as=json&as=html",
+    ],
+)
+async def test_stream_as_what_is_not_known_is_refused(site: Site, path: str) -> None:
+    """A stream is JSON or HTML; what a field cannot mean is said."""
+    job = await site.count.using(owner="ann").start(1)
+
+    reply = await site.get(path.format(job.id))
+
+    assert (reply.status_code, reply.json()["code"]) == (400, "bad_query")
+    assert "json, html" in reply.json()["detail"]
 
 
 async def test_a_stream_that_has_ended_is_not_opened_again(site: Site) -> None:

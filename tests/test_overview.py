@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from typing import Any
 
 import httpx
 import pytest
 
 from headway._link import Link
+from headway._wire import Call
 from headway.errors import BadInput
 from headway.job import Job, State, new_id
 from headway.keys import Keys
-from headway.overview import Filter, Listing, Overview
+from headway.overview import BATCHES, PAGE, RECENT, Filter, Listing, Overview
 from headway.store import Settled, Store
 from tests.conftest import PARTITIONS, Keyspace, MakeHeadway
 from tests.contract import HOOKS
+from tests.many import copy_ended
 
 RECORD = {
     "task": "count", "title": "Count", "owner": "ann", "args": "[[],{}]", "options": "{}",
@@ -142,6 +146,104 @@ async def test_large_values_are_not_read(overview: Overview, store: Store) -> No
     assert page.jobs[0].state is State.SUCCEEDED
 
 
+async def test_many_live_jobs_in_one_partition_are_all_listed(
+    overview: Overview, store: Store
+) -> None:
+    """Jobs that a job has started, or that have one key, live in one partition."""
+    ids = [f"01{new_id(PARTITIONS)[2:]}" for _ in range(150)]
+    for job_id in ids:
+        await store.create(job_id, RECORD, LEASE_S)
+
+    found = await pages(overview, Filter(), 40)
+
+    assert sorted(i for page in found for i in page) == sorted(ids)
+
+
+class Counting(Link):
+    """A link that counts its round trips, and what it asks in them."""
+
+    trips = asked = 0
+
+    async def call(self, call: Call) -> Any:
+        self.trips += 1
+        self.asked += 1
+        return await super().call(call)
+
+    async def try_all(self, calls: Sequence[Call]) -> list[Any]:
+        self.trips += 1
+        self.asked += len(calls)
+        return await super().try_all(calls)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "trips"),
+    [
+        (Filter(), 6),
+        (Filter(state=State.SUCCEEDED), 6),
+        (Filter(task="export_orders"), BATCHES + 4),
+        (Filter(owner="user7"), BATCHES + 4),
+        (Filter(owner="nobody"), BATCHES + 4),
+    ],
+)
+async def test_page_of_ten_thousand_is_cheap(
+    store: Store, keyspace: Keyspace, keys: Keys, wanted: Filter, trips: int
+) -> None:
+    """However many jobs there are, a page asks the store for little more than what it shows."""
+    original = await ended(store)
+    await running(store)
+    copy_ended(keyspace.client, keys, original.id, 10_000)
+    link = Counting(keyspace.url)
+    link.open()
+    overview = Overview(link, keys)
+    await overview.page(wanted)  # teaches the scripts
+    link.trips = link.asked = 0
+
+    page, recent = await asyncio.gather(overview.page(wanted), overview.recent())
+    await link.aclose()
+
+    assert len(page.jobs) <= PAGE
+    assert link.trips <= trips
+    assert link.asked <= PAGE + BATCHES + 4
+    assert page.after is not None
+    assert 0 < len(recent.ended) <= RECENT
+    assert (recent.cut, recent.running) == (True, 1)
+
+
+async def test_ten_thousand_are_all_found(
+    overview: Overview, store: Store, keyspace: Keyspace, keys: Keys
+) -> None:
+    """From page to page, in order, each once; also of one owner only."""
+    ids = copy_ended(keyspace.client, keys, (await ended(store)).id, 10_000)
+    await store.forget(await store.get(ids[5_000]))
+
+    found = await pages(overview, Filter(), 500)
+    mine = await pages(overview, Filter(owner="user7"), 10)
+
+    assert [i for page in found for i in page if i in set(ids)] == [*ids[:5_000], *ids[5_001:]]
+    jobs = await store.get_all([i for page in mine for i in page])
+    everything = await store.get_all(ids, strict=False)
+    assert list(jobs) == [i for i, job in everything.items() if job.owner == "user7"]
+
+
+async def test_recent_jobs_are_told_with_their_times(overview: Overview, store: Store) -> None:
+    """What lives is counted; what has ended comes with its state and times, the latest first."""
+    over = [await ended(store), await ended(store, Settled(State.FAILED, "{}"))]
+    unbegun = await store.cancel((await queued(store)).id)
+    for make in (queued, running, running):
+        await make(store)
+
+    recent = await overview.recent()
+
+    jobs = await store.get_all([job.id for job in (*over, unbegun)])
+    assert (recent.queued, recent.running, recent.cut) == (1, 2, False)
+    assert sorted(recent.ended) == sorted(
+        (j.state, j.created_at, j.started_at, j.finished_at) for j in jobs.values()
+    )
+    assert [one.finished_at for one in recent.ended] == sorted(
+        (one.finished_at for one in recent.ended), reverse=True
+    )
+
+
 @pytest.mark.parametrize("after", ["", "x", "e~now~", "e~nan~", "l~1", "e~~", "\x00"])
 async def test_place_that_nobody_gave_is_refused(overview: Overview, after: str) -> None:
     """`after` comes from strangers."""
@@ -200,6 +302,10 @@ async def test_operators_see_all_jobs(make_headway: MakeHeadway) -> None:
     assert found[0]["job"]["id"] == lives.id
     assert {entry["job"]["id"] for entry in found} == {lives.id, *(job.id for job in over)}
     assert len(found) == 61
+    figures = first.json()["figures"]
+    assert (figures["running"], figures["queued"]) == (1, 0)
+    assert sum(span["succeeded"] for span in figures["spans"]) == 60
+    assert 0 <= figures["run_s"]["p50"] <= figures["run_s"]["p95"]
     assert {entry["owner"] for entry in found} == {"ann", "bob"}
     assert rest.json()["after"] is None
     assert [entry["job"]["id"] for entry in mine.json()["jobs"]] == [lives.id]

@@ -30,6 +30,7 @@ from headway.http import (
     VARY,
     Reply,
     Request,
+    came_from,
     cors,
     preflight,
     safe_url,
@@ -37,8 +38,9 @@ from headway.http import (
     wait_s,
     waited,
 )
-from headway.job import Job, State
+from headway.job import REPORT, Job, State
 from headway.listening import Listening
+from headway.notice import notice
 from headway.operators import Operators
 from headway.problems import Refused, problem, problem_of
 from headway.settings import Settings
@@ -67,16 +69,19 @@ class Api:
         self._origins = settings.origins
         self._guard = guard = Guard(jobs, access, settings.origins)
         self._listening = listening = Listening(jobs, guard, streams, settings.limits)
-        front, operators = Front(jobs, streams, settings), Operators(jobs, guard)
+        front = Front(jobs, streams, settings)
+        self._operators = operators = Operators(jobs, guard)
         self._handlers: dict[str, _Handler] = {
             "list": self._list,
             "watch_many": listening.several,
             "overview": operators.overview,
             "health": front.health,
+            "probe": listening.probe,
             "openapi": front.openapi,
             "static": front.static,
             "get": self._job,
             "forget": self._forget,
+            "forget_by_form": self._forget,
             "watch": listening.one,
             "result": self._result,
             "log": self._log,
@@ -94,6 +99,7 @@ class Api:
                 logger.error("%s", error, extra=extra("answer"))  # tells what to add
             # What is no problem of the table is a mistake, in identify or ours: it stays inside.
             reply = problem_of(error, request.base) or _internal(error)
+        reply = notice(request, reply)
         headers = [*reply.headers, *cors(request, self._origins), *_fences(reply)]
         return Reply(reply.status, headers, b"" if request.method == "HEAD" else reply.body)
 
@@ -117,13 +123,15 @@ class Api:
             return await self._shared(request, job_id, tokens[0])
         job, viewer = await self._guard.watchable(request, job_id)
         html = request.wants_html
+        if html and viewer.operator:
+            return await self._operators.job(request, job, viewer)
         tag = _tag(job, viewer, html=html)
         if unchanged(request, tag):
             job = await self._listening.changed(job, viewer, wait_s(request))
             tag = _tag(job, viewer, html=html)
         headers = [("ETag", tag), PRIVATE, VARY, *_soon(job), *waited(request)]
         if unchanged(request, tag):
-            return Reply(304, headers)
+            return _as_it_was(headers, html=html)
         found = document(job, request.base, viewer)
         if html:
             return Reply(200, [*headers, *pages.HEADERS], pages.job_page(found, request.base))
@@ -151,10 +159,11 @@ class Api:
             tag = _tag_of_all(found, viewer, html=html)
         headers = [("ETag", tag), PRIVATE, VARY, *(waited(request) if ids else [])]
         if unchanged(request, tag):
-            return Reply(304, headers)
+            return _as_it_was(headers, html=html)
         documents = [document(job, request.base, viewer) for job in found]
         if html:
-            return Reply(200, [*headers, *pages.HEADERS], pages.jobs_page(documents, request.base))
+            shown = pages.jobs_page(documents, request.base, operator=viewer.operator)
+            return Reply(200, [*headers, *pages.HEADERS], shown)
         here = {job.id for job in found}
         body: Batch = {"jobs": documents, "gone": [i for i in ids or () if i not in here]}
         return Reply(200, [*headers, JSON], msgspec.json.encode(body))
@@ -194,6 +203,8 @@ class Api:
             raise Refused("not_yours")
         if job.state not in {State.FAILED, State.CANCELLED}:
             raise Refused("not_failed")
+        if job.task == REPORT:
+            raise Refused("not_failed", detail="This work is started elsewhere, and not by us.")
         job = await self._jobs.retry(job_id)
         return self._told(request, job, viewer, 202)
 
@@ -203,6 +214,8 @@ class Api:
             raise Refused("not_yours")
         if not await self._jobs.forget(job.id):
             raise Refused("still_running", again_s=1, state=job.state)
+        if request.wants_html and request.method == "POST":
+            return Reply(303, [("Location", _back(request) or request.base or "/"), NO_STORE])
         return Reply(204, [NO_STORE])
 
     async def accepted(
@@ -230,12 +243,20 @@ class Api:
         """A job as the answer to a change: its bar for htmx, its page for a form, else as JSON."""
         here = ("Location", f"{request.base}/{job.id}")
         if request.wants_html and not request.wants_fragment:
+            to = to or _back(request)
             return Reply(303, [("Location", to) if to else here, NO_STORE])
         found = document(job, request.base, viewer)
         headers = [here, NO_STORE, NOSNIFF, *_soon(job)]
         if request.wants_fragment:
             return Reply(status, [*headers, *pages.FRAGMENT], pages.bar(found, {}).encode())
         return Reply(status, [*headers, JSON], msgspec.json.encode(found))
+
+
+def _back(request: Request) -> str | None:
+    """The list of jobs, one's own or all, that a form was sent from; None if from elsewhere."""
+    came = came_from(request)
+    lists = {request.base or "/", f"{request.base}/overview"}
+    return came if came is not None and came.partition("?")[0] in lists else None
 
 
 _Handler = Callable[..., Awaitable[Reply]]
@@ -283,6 +304,11 @@ _FENCES: Final = (
 )
 
 
+def _as_it_was(headers: list[tuple[str, str]], *, html: bool) -> Reply:
+    # An app that gives every answer without a policy one of its own would replace that of the page.
+    return Reply(304, [*headers, pages.POLICY] if html else headers)
+
+
 def _internal(error: Exception) -> Reply:
     logger.error("a request could not be answered", exc_info=error, extra=extra("answer"))
     return problem("internal")
@@ -309,7 +335,7 @@ def _tag(job: Job, viewer: Viewer, *, html: bool) -> str:
 
 
 def _tag_of_all(jobs: list[Job], viewer: Viewer, *, html: bool) -> str:
-    kind = f"page {pages.VERSION}" if html else "documents"
+    kind = f"page {pages.VERSION} {viewer.operator}" if html else "documents"
     said = " ".join([kind, *(f"{job.id}:{_tag(job, viewer, html=html)}" for job in jobs)])
     return f'"{blake2b(said.encode(), digest_size=12).hexdigest()}"'
 

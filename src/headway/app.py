@@ -21,13 +21,14 @@ from headway.api import Api
 from headway.asgi import Answer, AnyApp, Asgi, Scope, request_of
 from headway.context import About, about, current_about
 from headway.document import document
+from headway.engine import Engine
 from headway.errors import BadInput, HeadwayError, JobNotFound, NotOpen
 from headway.gate import Asker
 from headway.http import Reply, Request, from_here, idempotency_key
 from headway.job import Job
 from headway.limits import Limits
-from headway.local import LocalEngine
 from headway.moment import Moment
+from headway.notice import notice
 from headway.problems import Refused, problem_of
 from headway.secret import kept_secret, weak
 from headway.service import Service
@@ -56,7 +57,8 @@ class Headway(Service):
         prefix: begins every key, "headway" by default; apps that share a store need one each.
         state_dir: where the embedded Valkey and the generated secret live; by default
             `.headway` in the working directory.
-        engine: where jobs run; None makes a `LocalEngine`, which runs them in this process.
+        engine: where jobs run, such as a `TaskiqEngine`; None makes a `LocalEngine`, which runs
+            them in this process.
         identify: tells who asks: given the request, returns the owner's name or None for
             nobody. May be async. Without it every visitor gets a signed cookie.
         operator: tells whether who asks may see and cancel the jobs of all; may be async.
@@ -72,7 +74,7 @@ class Headway(Service):
         drain_s: seconds that running jobs get when the server stops. Then they are handed over
             (on_lost="retry") or fail honestly.
         keep_s: seconds that ended jobs are kept.
-        concurrency: jobs that run in this process at a time, if no engine is given.
+        concurrency: jobs that run at a time, in this process or in each worker of its engine.
         path: where the surface is mounted.
 
     Raises:
@@ -85,7 +87,7 @@ class Headway(Service):
         *,
         prefix: str | None = None,
         state_dir: str | os.PathLike[str] | None = None,
-        engine: LocalEngine | None = None,
+        engine: Engine | None = None,
         identify: Ask | None = None,
         operator: Ask | None = None,
         rate_key: Ask | None = None,
@@ -320,7 +322,9 @@ class Headway(Service):
         """The response to a request in which *error* was raised; None if it is not ours to say."""
         if isinstance(error, NotOpen):
             logger.error("%s", error)  # it tells the developer what to add
-        reply = problem_of(error, self._base())
+        reply, visit = problem_of(error, self._base()), self._current()
+        if reply is not None and visit is not None:
+            reply = notice(visit.request, reply)
         return None if reply is None else self._response(reply)
 
     def _base(self) -> str:
@@ -330,9 +334,11 @@ class Headway(Service):
     # ── opening ───────────────────────────────────────────────────────────────────────────────
 
     async def _open(self) -> None:
-        if self._serves:
+        works = self._settings.works
+        if self._serves or works:
             self._settings = replace(self._settings, **environment.found(self._given))
-        self._access.keys = self._secrets() if self._serves else self._settings.secrets
+        signs = self._serves and not works  # nobody visits a worker
+        self._access.keys = self._secrets() if signs else self._settings.secrets
         await super()._open()
 
     def _secrets(self) -> list[str]:

@@ -11,12 +11,13 @@ from typing import Annotated, Any, Literal, TypedDict, overload
 
 from msgspec import Meta
 
-from headway.job import ID, Attempt, Failure, Job, StageReading, State
+from headway.job import ID, REPORT, Attempt, Failure, Job, StageReading, State
 from headway.tokens import Viewer
 
 __all__ = [
-    "Attempts", "Batch", "Bye", "Document", "End", "Gone", "Health", "Heartbeat", "Links", "Log",
-    "Measure", "Tried", "document", "rfc3339", "tried",
+    "Attempts", "Batch", "Bye", "Document", "End", "Entry", "Figures", "Gone", "Health",
+    "Heartbeat", "Links", "Log", "Measure", "Page", "Span", "Spread", "Tried", "document",
+    "rfc3339", "tried",
 ]  # fmt: skip
 
 Id = Annotated[str, Meta(pattern=f"^{ID}$")]
@@ -91,11 +92,43 @@ class Entry(TypedDict):
     job: Document
 
 
+class Spread(TypedDict):
+    """Durations in seconds: half are no longer than `p50`, 95 of 100 no longer than `p95`."""
+
+    p50: Amount
+    p95: Amount
+
+
+class Span(TypedDict):
+    """What has ended in one span of time, from `at` on. `wait_s`: how long those had waited that
+    began at all; `run_s`: from their first attempt to their end."""
+
+    at: Time
+    succeeded: Count
+    failed: Count
+    cancelled: Count
+    wait_s: Spread | None
+    run_s: Spread | None
+
+
+class Figures(TypedDict):
+    """How it goes, all jobs together, whatever the filter. Made of the newest 500 ended jobs: the
+    spans, each of `step_s`, reach back an hour, or as far as these do."""
+
+    queued: Count
+    running: Count
+    step_s: Count
+    spans: list[Span]
+    wait_s: Spread | None
+    run_s: Spread | None
+
+
 class Page(TypedDict):
     """A page of all jobs. `after` asks for the next one; null: this is the last."""
 
     jobs: list[Entry]
     after: str | None
+    figures: Figures
 
 
 class Log(TypedDict):
@@ -166,6 +199,7 @@ def document(job: Job, base: str, viewer: Viewer) -> Document:
     here = f"{base}/{job.id}"
     ended = job.state.terminal
     again = job.state in {State.FAILED, State.CANCELLED} and viewer.may_change(job)
+    again = again and job.task != REPORT  # whoever runs it has to start it again
     reading = job.progress
     return {
         "id": job.id,

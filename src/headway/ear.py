@@ -80,6 +80,7 @@ class Ear:
         self._asked_at: float | None = None
         self._lag_s: float | None = None
         self._subscribed: set[str] = set()
+        self._dropping: dict[str, int] = {}
         self._changes: set[str] = set()
         self._to_read: dict[str, None] = {}
         self._work = asyncio.Event()
@@ -161,6 +162,7 @@ class Ear:
         control = [self._store.keys.leases(p) for p in sorted(self.partitions)]
         await self._say(pubsub.ssubscribe, control)
         self._subscribed.clear()
+        self._dropping.clear()
         self._to_read.clear()
         self._changes = set(self._mind.wanted())
         self._work.set()
@@ -218,8 +220,15 @@ class Ear:
             # Confirmed (again, perhaps, after a silent reconnection): only now is a read safe.
             self._to_read[job_id] = None
             self._work.set()
-        elif kind == "sunsubscribe" and (job_id in self._subscribed or job_id == "leases"):
+        elif kind == "sunsubscribe" and not self._asked_to_drop(job_id):
             raise StoreError("a part of the cluster has moved to another node")
+
+    def _asked_to_drop(self, job_id: str) -> bool:
+        # By number: it may have been subscribed to and dropped again meanwhile.
+        asked = self._dropping.pop(job_id, 0)
+        if asked > 1:
+            self._dropping[job_id] = asked - 1
+        return asked > 0
 
     async def _steer(self, pubsub: PubSub) -> None:
         while True:
@@ -236,6 +245,8 @@ class Ear:
                 await self._say(pubsub.ssubscribe, map(self._store.keys.record, add))
             if drop:
                 self._subscribed -= drop
+                for job_id in drop:
+                    self._dropping[job_id] = self._dropping.get(job_id, 0) + 1
                 await self._say(pubsub.sunsubscribe, map(self._store.keys.record, drop))
             await self._read()
 

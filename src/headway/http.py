@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 __all__ = [
     "BODILESS", "JSON", "NOSNIFF", "NO_STORE", "PRIVATE", "VARY", "Pieces", "Reply", "Request",
-    "cors", "from_here", "idempotency_key", "preflight", "safe_url", "unchanged", "wait_s",
-    "waited",
+    "came_from", "cors", "from_here", "idempotency_key", "preflight", "safe_url", "unchanged",
+    "wait_s", "waited",
 ]  # fmt: skip
 
 BODILESS: Final = frozenset({204, 304})  # statuses that come without a body
@@ -137,6 +137,21 @@ def from_here(request: Request, origins: Sequence[str] = ()) -> bool:
     except ValueError:
         return False
     return bool(host) and host == request.headers.get("host")
+
+
+def came_from(request: Request) -> str | None:
+    """The address, on this site, of the page that a form was sent from; None if that is not said.
+
+    Source: RFC 9110, 10.1.3. Only its path and query are returned: they lead nowhere else.
+    """
+    said = request.headers.get("referer", "")
+    try:
+        parts = urlsplit(said)
+    except ValueError:
+        return None
+    here = parts.scheme in {"http", "https"} and parts.netloc == request.headers.get("host")
+    path = f"{parts.path}?{parts.query}" if parts.query else parts.path
+    return path if here and path.isascii() and safe_url({"url": path}) else None
 
 
 _EXPOSED: Final = "Location, Retry-After, ETag, Preference-Applied, Idempotency-Replayed"

@@ -29,8 +29,8 @@ from headway import document
 from headway.openapi import openapi
 
 __all__ = [
-    "MODELS", "JobAttempts", "JobBatch", "JobDocument", "JobEntry", "JobHealth", "JobLog",
-    "JobPage", "JobProblem",
+    "MODELS", "JobAttempts", "JobBatch", "JobDocument", "JobEntry", "JobFigures", "JobHealth",
+    "JobLog", "JobPage", "JobProblem",
 ]  # fmt: skip
 
 
@@ -99,6 +99,7 @@ if TYPE_CHECKING:
     from headway.document import Batch as JobBatch
     from headway.document import Document as JobDocument
     from headway.document import Entry as JobEntry
+    from headway.document import Figures as JobFigures
     from headway.document import Health as JobHealth
     from headway.document import Log as JobLog
     from headway.document import Page as JobPage
@@ -107,6 +108,7 @@ else:
     JobBatch = _model(document.Batch)
     JobDocument = _model(document.Document)
     JobEntry = _model(document.Entry)
+    JobFigures = _model(document.Figures)
     JobHealth = _model(document.Health)
     JobLog = _model(document.Log)
     JobPage = _model(document.Page)
@@ -116,6 +118,7 @@ MODELS: Final[Mapping[str, type]] = MappingProxyType({
     "Batch": JobBatch,
     "Document": JobDocument,
     "Entry": JobEntry,
+    "Figures": JobFigures,
     "Health": JobHealth,
     "Log": JobLog,
     "Page": JobPage,

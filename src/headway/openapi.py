@@ -14,7 +14,7 @@ from headway.http import WAIT_MAX_S
 from headway.job import ID, State
 from headway.limits import Limits
 from headway.problems import MEDIA_TYPE, MORE, PROBLEMS, problem
-from headway.surface import EVENTS, JSON, OPERATIONS, START, STREAM, Operation
+from headway.surface import EVENTS, HTML, JSON, OPERATIONS, PROBE, START, STREAM, Operation
 from headway.tokens import COOKIE
 
 __all__ = ["VERSION", "openapi"]
@@ -74,6 +74,13 @@ def _parameters(limits: Limits) -> dict[str, dict[str, Any]]:
         "task": _takes("query", "task", "Only jobs of it.", _WORD),
         "owner": _takes("query", "owner", "Only jobs of this owner.", _WORD),
         "after": _takes("query", "after", "What the page before says; else the first.", _WORD),
+        "as": _takes(
+            "query", "as",
+            "How states are told: as events `job`, or as messages of HTML for htmx.",
+            {"enum": ["json", "html"], "default": "json"},
+        ),
+        "seconds": _takes("query", "seconds", "How long it takes.", _number("seconds")),
+        "every": _takes("query", "every", "Seconds between two heartbeats.", _number("every")),
         "share": _takes("query", SHARE, "What a link carries that was shared.", _WORD),
         "If-None-Match": _takes("header", "If-None-Match", "The ETag of what is known.", _WORD),
         "Last-Event-ID": _takes("header", "Last-Event-ID", "The last event that was seen.", _WORD),
@@ -86,6 +93,11 @@ def _parameters(limits: Limits) -> dict[str, dict[str, Any]]:
             "Names this start, in quotes: sent again with it, it starts nothing new.", _WORD,
         ),
     }  # fmt: skip
+
+
+def _number(name: str) -> dict[str, Any]:
+    of = PROBE[name]
+    return {"type": "number", "minimum": of.least, "maximum": of.most, "default": of.default}
 
 
 def openapi(base: str, limits: Limits | None = None) -> dict[str, Any]:
@@ -202,7 +214,8 @@ def _problem_body(codes: tuple[str, ...]) -> dict[str, Any]:
     which = {"properties": {"code": {"enum": list(codes)}}}
     examples = {code: _ref("examples", code) for code in codes}
     schema = {"allOf": [_ref("schemas", "Problem"), which]}
-    return {"content": {MEDIA_TYPE: {"schema": schema, "examples": examples}}}
+    problem = {"schema": schema, "examples": examples}
+    return {"content": {MEDIA_TYPE: problem, HTML: {"schema": _WORD}}}  # a page for browsers
 
 
 def _example(code: str) -> dict[str, Any]:
@@ -213,10 +226,24 @@ def _example(code: str) -> dict[str, Any]:
 
 def _media(kind: str, shape: Any) -> dict[str, Any]:
     if kind == STREAM:
-        return {"itemSchema": {"oneOf": [_event(name, of) for name, of in shape.items()]}}
+        events = [_event(name, of) for name, of in shape.items()]
+        messages = [_MESSAGE] if "job" in shape else []
+        return {"itemSchema": {"oneOf": [*events, *messages]}}
     if shape is None:
         return {"schema": _WORD}
     return {"schema": _ref("schemas", shape.__name__) if shape in _SHAPES else _schema(shape)}
+
+
+_MESSAGE: Final = {
+    "type": "object",
+    "description": "Without a name, with as=html: a job as it is now.",
+    "required": ["data"],
+    "properties": {
+        "event": {"const": "message"},
+        "data": {"type": "string", "contentMediaType": HTML},
+        "id": {"type": "string", "pattern": "^[0-9]+$"},
+    },
+}
 
 
 def _event(name: str, shape: type) -> dict[str, Any]:

@@ -18,9 +18,11 @@ from typing import Any, Final
 
 import msgspec
 
+from headway.fragment import fragment
+
 __all__ = [
-    "FILES", "FRAGMENT", "HEADERS", "VERSION", "Html", "bar", "job_page", "jobs_page", "script",
-    "static",
+    "FILES", "FRAGMENT", "HEADERS", "POLICY", "VERSION", "Html", "bar", "job_page", "jobs_page",
+    "page", "script", "static", "style",
 ]  # fmt: skip
 
 FILES: Final = {
@@ -29,7 +31,9 @@ FILES: Final = {
     "jobs.js": "text/javascript; charset=utf-8",
     "outside.js": "text/javascript; charset=utf-8",
     "variants.js": "text/javascript; charset=utf-8",
+    "overview.js": "text/javascript; charset=utf-8",
     "headway.css": "text/css; charset=utf-8",
+    "overview.css": "text/css; charset=utf-8",
 }
 _PARTS: Final = {"headway.js": ("words.js", "watcher.js", "bar.js", "headway.js")}
 """What every page needs travels as one file: a single request, and never a mixture of versions."""
@@ -39,25 +43,21 @@ _REMARK: Final = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 _LATER: Final = re.compile(rb'import\("\./(\w+\.js)"\)')
-_POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+POLICY: Final = (
+    "Content-Security-Policy",
+    (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        "img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
 )
 HEADERS: Final = (
     ("Content-Type", "text/html; charset=utf-8"),
-    ("Content-Security-Policy", _POLICY),
+    POLICY,
     ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Referrer-Policy", "same-origin"),
     ("X-Frame-Options", "DENY"),
 )
 FRAGMENT: Final = (("Content-Type", "text/html; charset=utf-8"),)
-_STATES: Final = {
-    "queued": "Waiting to start",
-    "running": "Running",
-    "succeeded": "Done!",
-    "failed": "Failed",
-    "cancelled": "Cancelled",
-}
 
 
 class Html(str):
@@ -101,13 +101,25 @@ VERSION: Final = blake2b(b"".join(map(_source, FILES)), digest_size=4).hexdigest
 """Changes whenever a page would look different for the same job."""
 
 
-def script(base: str) -> str:
-    """The tag that brings the element. As a module it runs once, however often it stands there."""
-    return f'<script type="module" src="{escape(base)}/static/headway.js"></script>'
+def script(base: str, name: str = "headway.js") -> str:
+    """The tag that brings the element, or another script. As a module it runs once, however often
+    it stands there."""
+    return f'<script type="module" src="{escape(base)}/static/{name}"></script>'
 
 
-def bar(document: Mapping[str, Any], attributes: dict[str, str | bool]) -> str:
-    """The element for one job, filled with what is known now, and usable without JavaScript."""
+def style(base: str, name: str = "headway.css") -> str:
+    """The tag that brings how it looks."""
+    return f'<link rel="stylesheet" href="{escape(base)}/static/{name}">'
+
+
+def bar(
+    document: Mapping[str, Any], attributes: dict[str, str | bool], fallback: str | None = None
+) -> str:
+    """The element for one job, filled with what is known now, and usable without JavaScript.
+
+    Args:
+        fallback: HTML that stands there until the script has come; by default all that one needs.
+    """
     given = "".join(
         f" {escape(name.replace('_', '-'))}" + ("" if value is True else f'="{escape(str(value))}"')
         for name, value in attributes.items()
@@ -117,7 +129,7 @@ def bar(document: Mapping[str, Any], attributes: dict[str, str | bool]) -> str:
     return (
         f'<headway-bar src="{escape(links["self"])}"{given}>'
         f'<script type="application/json">{_json(document)}</script>'
-        f"{_fallback(document)}</headway-bar>"
+        f"{fragment(document) if fallback is None else fallback}</headway-bar>"
     )
 
 
@@ -128,58 +140,28 @@ def _json(document: Mapping[str, Any]) -> str:
     return text
 
 
-def _fallback(document: Mapping[str, Any]) -> str:
-    links, error = document["links"], document["error"]
-    parts = [f"<strong>{escape(document['title'])}</strong> ", _meter(document)]
-    if document["note"]:
-        parts.append(f" <span>{escape(document['note'])}</span>")
-    if document["state"] == "failed" and error is not None:
-        parts.append(f" <span>{escape(error.title)}</span>")
-    if links["result"]:
-        parts.append(f' <a href="{escape(links["result"])}">Result</a>')
-    for act, word in (("cancel", "Cancel"), ("retry", "Try again")):
-        if links[act]:
-            parts.append(
-                f' <form method="post" action="{escape(links[act])}"><button>{word}</button></form>'
-            )
-    return "".join(parts)
-
-
-def _meter(document: Mapping[str, Any]) -> str:
-    state, ratio = document["state"], document["progress"]["ratio"]
-    word = _STATES[state]
-    if state == "running" and document["cancel_requested"]:
-        word = "Cancelling"
-    if state in {"failed", "cancelled", "queued"}:
-        return f"<span>{word}</span>"
-    name = escape(document["title"])
-    if ratio is None and state == "running":
-        return f'<progress aria-label="{name}"></progress> <span>{word}</span>'
-    ratio = 1.0 if state == "succeeded" else ratio
-    percent = f"{ratio * 100:.0f} %"
-    return (
-        f'<progress aria-label="{name}" value="{ratio:.4f}" max="1">{percent}</progress>'
-        f" <span>{word}, {percent}</span>"
-    )
-
-
 _OWN: Final[dict[str, str | bool]] = {"log": True, "outside": "title icon notify"}
 
 
-def job_page(document: Mapping[str, Any], base: str) -> bytes:
-    """The page of one job."""
+def job_page(document: Mapping[str, Any], base: str, inside: str = "") -> bytes:
+    """The page of one job.
+
+    Args:
+        inside: HTML that only operators get.
+    """
     going = document["finished_at"] is None
     refresh = '<noscript><meta http-equiv="refresh" content="5"></noscript>' if going else ""
     here = escape(document["links"]["self"])
     body = (
         f"<h1>{escape(document['title'])}</h1>{bar(document, _OWN)}"
         f'<noscript><p><a href="{here}">Refresh</a></p></noscript>'
-        f'<p class="more"><a href="{escape(base)}">My jobs</a></p>'
+        f"{_ways(base, operator=bool(inside))}{inside}"
     )
-    return _page(document["title"], body, base, head=refresh)
+    head = refresh + (style(base, "overview.css") if inside else "")
+    return page(document["title"], body, base, head=head)
 
 
-def jobs_page(documents: Sequence[Mapping[str, Any]], base: str) -> bytes:
+def jobs_page(documents: Sequence[Mapping[str, Any]], base: str, *, operator: bool) -> bytes:
     """The visitor's own jobs, newest first."""
     rows = "".join(
         f"<li>{bar(one, {})}"
@@ -188,14 +170,20 @@ def jobs_page(documents: Sequence[Mapping[str, Any]], base: str) -> bytes:
     )
     shown = f'<ul class="jobs">{rows}</ul>' if rows else "<p>You have started nothing yet.</p>"
     body = f'<h1>My jobs</h1><headway-jobs src="{escape(base)}" log>{shown}</headway-jobs>'
-    return _page("My jobs", body, base)
+    return page("My jobs", body + (_ways(base, operator=True) if operator else ""), base)
 
 
-def _page(title: str, body: str, base: str, *, head: str = "") -> bytes:
+def _ways(base: str, *, operator: bool) -> str:
+    every = f' · <a href="{escape(base)}/overview">All jobs</a>' if operator else ""
+    return f'<p class="more"><a href="{escape(base or "/")}">My jobs</a>{every}</p>'
+
+
+def page(title: str, body: str, base: str, *, head: str = "") -> bytes:
+    """A whole page around *body*; all but *title* is HTML."""
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
-        f'<link rel="stylesheet" href="{escape(base)}/static/headway.css">{script(base)}{head}'
+        f"{style(base)}{script(base)}{head}"
         f"</head><body><main>{body}</main></body></html>"
     ).encode()

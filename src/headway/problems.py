@@ -27,6 +27,7 @@ __all__ = ["MEDIA_TYPE", "MORE", "PROBLEMS", "Problem", "Refused", "problem", "p
 
 MEDIA_TYPE: Final = "application/problem+json"
 STORE_AGAIN_S: Final = 2
+_VARY: Final = ("Vary", "Accept")  # browsers get a page instead
 
 
 class Problem(NamedTuple):
@@ -140,7 +141,7 @@ def problem(
     again = [] if again_s is None else [("Retry-After", str(max(round(again_s), 1)))]
     return Reply(
         known.status,
-        [("Content-Type", MEDIA_TYPE), NO_STORE, NOSNIFF, *again, *(headers or [])],
+        [("Content-Type", MEDIA_TYPE), _VARY, NO_STORE, NOSNIFF, *again, *(headers or [])],
         msgspec.json.encode({**body, **more}),
     )
 

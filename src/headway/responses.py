@@ -83,7 +83,7 @@ def _responses(operation: dict[str, Any], document: dict[str, Any]) -> Responses
 def _list_problems(responses: Responses) -> None:
     for one in responses.values():
         if MEDIA_TYPE in one.get("content", {}):
-            del one["content"]
+            one["content"][MEDIA_TYPE] = {}  # stays the first
             one["model"] = JobProblem
 
 

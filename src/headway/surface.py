@@ -23,7 +23,8 @@ from headway.document import (
 )
 
 __all__ = [
-    "EVENTS", "HTML", "JSON", "OPERATIONS", "START", "STREAM", "Operation", "Success",
+    "EVENTS", "HTML", "JSON", "OPERATIONS", "PROBE", "START", "STREAM", "Bounds", "Operation",
+    "Success",
 ]  # fmt: skip
 
 JSON: Final = "application/json"
@@ -31,10 +32,22 @@ HTML: Final = "text/html"
 STREAM: Final = "text/event-stream"
 
 EVENTS: Final = {"job": Document, "gone": Gone, "hb": Heartbeat, "end": End, "bye": Bye}
-"""What a stream says, and the shape of its data."""
+"""What a stream says, and the shape of its data. As HTML, a job comes without a name."""
 
 
 _NOTHING: Final[Mapping[str, Any]] = {}
+
+
+class Bounds(NamedTuple):
+    """A number in a query: what it is without it, and what it may be."""
+
+    default: float
+    least: float
+    most: float
+
+
+PROBE: Final = {"seconds": Bounds(3.0, 0.05, 300.0), "every": Bounds(0.5, 0.05, 60.0)}
+"""How long a probe takes, and the seconds between two of its heartbeats."""
 
 
 class Success(NamedTuple):
@@ -84,7 +97,12 @@ _CACHED: Final = ("ETag", "Vary")
 _UNCHANGED: Final = Success(
     304, "It is as it was.", {}, _CACHED, ("Preference-Applied", "Retry-After")
 )
-_FORM: Final = Success(303, "For a form that a browser has sent: its page.", {}, ("Location",))
+_FORM: Final = Success(
+    303,
+    "For a form that a browser has sent: its page, or the list it came from.",
+    {},
+    ("Location",),
+)
 _TOLD: Final = {JSON: Document, HTML: None}
 _GOES_ON: Final = ("Location",)
 _STREAM: Final = Success(200, "The stream.", {STREAM: EVENTS}, ("X-Accel-Buffering",))
@@ -107,13 +125,15 @@ OPERATIONS: Final = (
     Operation(
         "watch_many", "GET", "/events",
         "A stream of the changes of several jobs, until all of them have ended.",
-        (_STREAM, _OVER), (*_STORE, *_FULL, "no_ids", "too_many_ids"), ("ids", "Last-Event-ID"),
+        (_STREAM, _OVER), (*_STORE, *_FULL, "bad_query", "no_ids", "too_many_ids"),
+        ("ids", "as", "Last-Event-ID"),
     ),
     Operation(
         "overview", "GET", "/overview",
         "For operators: all jobs; what lives, the newest first, then what has ended, the latest "
-        "first. For everybody else there is nothing here.",
-        (Success(200, "A page of them.", {JSON: Page}, ("Vary",)),),
+        "first; and figures of all. As JSON, or for browsers a page. For everybody else there is "
+        "nothing here.",
+        (Success(200, "A page of them.", {JSON: Page, HTML: None}, ("Vary",)),),
         (*_STORE, "not_found", "bad_query"), ("state", "task", "owner", "after"),
     ),
     Operation(
@@ -123,6 +143,13 @@ OPERATIONS: Final = (
             Success(503, "It is not.", {JSON: Health}, ("Retry-After",)),
         ),
         _STORE,
+    ),
+    Operation(
+        "probe", "GET", "/probe",
+        "A stream of heartbeats that ends by itself: does it come through, and at once? "
+        "`headway doctor` asks.",
+        (_STREAM._replace(body={STREAM: {n: EVENTS[n] for n in ("hb", "end", "bye")}}),),
+        (*_ANY, *_FULL, "bad_query"), ("seconds", "every"),
     ),
     Operation(
         "openapi", "GET", "/openapi.json", "This document.",
@@ -166,8 +193,18 @@ OPERATIONS: Final = (
         (*_CHANGE, "still_running"), ("job",),
     ),
     Operation(
+        "forget_by_form", "POST", "/{id}/forget",
+        "As DELETE of the job, which forms cannot send.",
+        (
+            Success(204, "It is forgotten."),
+            Success(303, "For a form that a browser has sent: the list it came from.", {},
+                    ("Location",)),
+        ),
+        (*_CHANGE, "still_running"), ("job",),
+    ),
+    Operation(
         "watch", "GET", "/{id}/events", "A stream of the changes of one job, until it has ended.",
-        (_STREAM, _OVER), (*_READ, *_FULL), ("job", "Last-Event-ID"),
+        (_STREAM, _OVER), (*_READ, *_FULL, "bad_query"), ("job", "as", "Last-Event-ID"),
     ),
     Operation(
         "result", "GET", "/{id}/result", "What the task has returned.",

@@ -68,7 +68,9 @@ SIZES: Final = {
     "jobs.js": "`<headway-jobs>`",
     "outside.js": "title, icon, notification",
     "variants.js": "in a line, as a ring",
+    "overview.js": "the operators' page",
     "headway.css": "Headway's own pages",
+    "overview.css": "what operators see",
 }
 SCENES: Final[dict[str, dict[str, Any]]] = {
     "100 bars, each 10 updates a second": {},

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import urlencode
 
+import redis
 from playwright.async_api import Page
 
 from tests.apps.process import DEADLINE_S, App, alive, free_port
@@ -86,6 +87,11 @@ class Site:
             app.send(number)
             app.process.wait(DEADLINE_S)
         app.kill()
+
+    def store(self) -> redis.Redis:
+        """Its store, while it serves."""
+        path = next(Path(self._runtime).rglob("*.sock"))
+        return redis.Redis.from_url(f"unix://{path}", decode_responses=True)
 
     def streams(self) -> int:
         """How many event streams the server has open."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from quart import Quart, Response, render_template_string, request
+from tqdm import tqdm
 
 from headway import JobError, Limits, Progress
 from headway.document import rfc3339
@@ -41,6 +42,7 @@ headway = Headway(
     lease_s=float(os.environ.get("LEASE_S", "10")),
     drain_s=float(os.environ.get("DRAIN_S", "0")),
     concurrency=int(os.environ.get("CONCURRENCY", "100")),
+    operator=lambda request: request.cookies.get("operator") == "yes",
     limits=Limits(jobs_per_owner=None, starts_per_minute=None),
 )
 
@@ -123,10 +125,22 @@ async def stage(progress: Progress, name: str, plan: dict[str, Any]) -> None:
             await asyncio.sleep(0.01)
 
 
+async def bars(name: str) -> None:
+    """Show bars of tqdm one after the other, half full: as many as `bars` says, until `end`."""
+    for number in itertools.count(1):
+        with tqdm(total=4, desc=f"Bar {number}", disable=None) as bar:
+            bar.update(2)
+            while number >= (said := orders(name)).get("bars", 1) and not said.get("end"):
+                await asyncio.sleep(0.01)
+        if said.get("end"):
+            return
+
+
 once = headway.task(name="once", title="Packing", stall_s=3_600)(work)
 again = headway.task(name="again", title="Packing", stall_s=3_600, on_lost="retry")(work)
 stubborn = headway.task(name="stubborn", title="Packing", retries=3)(work)
 silent = headway.task(name="silent", title="Packing", stall_s=0.2)(work)
+captured = headway.task(name="captured", title="Packing", capture=("tqdm",))(bars)
 
 
 @app.after_request
@@ -146,7 +160,7 @@ async def index() -> str:
 @app.post("/start")
 async def start() -> Any:
     form = await request.form
-    task = next((t for t in (again, stubborn, silent) if t.name in form), once)
+    task = next((t for t in (again, stubborn, silent, captured) if t.name in form), once)
     title = form.get("title", "Packing")
     return await headway.reply(await task.using(title=title).start(form["name"]))
 

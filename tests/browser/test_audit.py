@@ -82,8 +82,9 @@ async def test_bars_in_every_state_of_the_connection(site: Site, page: Page, nam
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.usefixtures("network_fails")
 async def test_pages_of_headway(gallery: Gallery, browse: Browse, scheme: Scheme) -> None:
-    """The list of one's jobs, a job's page, and the list of who has none."""
+    """The list of one's jobs, a job's page, somebody else's, and the list of who has none."""
     page, other = await browse(color_scheme=scheme), await browse(color_scheme=scheme)
     await page.context.add_cookies(gallery.cookies)
     await page.goto(f"{gallery.site.url}/jobs")
@@ -93,6 +94,37 @@ async def test_pages_of_headway(gallery: Gallery, browse: Browse, scheme: Scheme
     await page.goto(f"{gallery.site.url}/jobs/{gallery.ids['staged']}")
     await expect(part(bar(page), "notify")).to_be_visible()
     assert await violations(page) == []
+    await other.goto(f"{gallery.site.url}/jobs/{gallery.ids['staged']}")
+    await expect(other.get_by_role("heading", name="No such job")).to_be_visible()
+    assert await violations(other) == []
     await other.goto(f"{gallery.site.url}/jobs")
     await expect(other.get_by_text("You have started nothing yet.")).to_be_visible()
     assert await violations(other) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"color_scheme": "light"},
+        {"color_scheme": "dark"},
+        {"forced_colors": "active"},
+        {"viewport": {"width": 360, "height": 740}},
+    ],
+    ids=["light", "dark", "forced", "narrow"],
+)
+async def test_pages_of_operators(
+    gallery: Gallery, browse: Browse, options: dict[str, Any]
+) -> None:
+    """All jobs in every state, none of them, and what stands inside of one."""
+    page = await browse(**options)
+    await page.context.add_cookies([{"name": "operator", "value": "yes", "url": gallery.site.url}])
+    await page.goto(f"{gallery.site.url}/jobs/overview")
+    await expect(page.get_by_role("row")).to_have_count(len(gallery.ids) + 1)
+    await shows(bar(page), "queued")
+    assert await violations(page) == []
+    await page.goto(f"{gallery.site.url}/jobs/overview?owner=nobody%20here")
+    await expect(page.get_by_text("No job here is like that.")).to_be_visible()
+    assert await violations(page) == []
+    await page.goto(f"{gallery.site.url}/jobs/{gallery.ids['failed']}")
+    await page.get_by_text("Log, 0 lines").click()
+    assert await violations(page) == []
