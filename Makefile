@@ -1,5 +1,5 @@
 # Two commands for a newcomer: `make demo` and `make test`. Each sets up what it needs by itself.
-.PHONY: help demo test check chaos growth fuzz audit setup clean
+.PHONY: help demo test check docs pictures chaos growth fuzz audit setup clean
 .DEFAULT_GOAL := help
 
 help:
@@ -10,6 +10,8 @@ help:
 	@echo "make growth  run 50,000 short jobs, and check that the store is as small as before"
 	@echo "make fuzz    send 50,000 made-up requests, and check each answer (CASES=…)"
 	@echo "make audit   ask the advisory database about the packages (needs the network)"
+	@echo "make docs    build the docs as a site, into site/"
+	@echo "make pictures  make the pictures of the docs anew, in Chromium"
 	@echo "make clean   remove what the others have set up"
 
 setup:
@@ -22,6 +24,7 @@ test: setup
 	@scripts/browser
 	@scripts/nginx
 	@scripts/redis
+	@scripts/npm
 	@scripts/check
 	@scripts/test
 
@@ -44,8 +47,18 @@ audit: setup
 	@.venvs/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	@.venvs/audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
+# The variable silences what the theme has to say of its own future.
+docs: setup
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict --clean
+	@echo "Open site/index.html"
+
+pictures: setup
+	@scripts/browser
+	@.venv/bin/python -m tests.browser.pictures
+
 check: setup
 	@scripts/check
 
 clean:
-	rm -rf .venv .venvs .headway .nginx .redis build dist
+	rm -rf .venv .venvs .headway .nginx .redis build dist site
+	rm -rf examples/frameworks/node_modules examples/frameworks/built

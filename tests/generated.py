@@ -12,6 +12,7 @@ from typing import Final
 from headway.limits import Limits
 from headway.openapi import openapi
 from headway.problems import PROBLEMS
+from tests import packaged
 
 DOCS: Final = Path(__file__).parent.parent / "docs"
 
@@ -44,6 +45,11 @@ def limits() -> str:
     return "\n".join(["| limit | default | of |", "|---|---|---|", *rows])
 
 
+def integrity() -> str:
+    """The hash of the script as it is served."""
+    return f"`{packaged.integrity()}`"
+
+
 def described() -> str:
     """The OpenAPI document."""
     return json.dumps(openapi("/jobs"), indent=1, ensure_ascii=False) + "\n"
@@ -52,6 +58,7 @@ def described() -> str:
 TABLES: Final = {
     ("http.md", "problems"): problems,
     ("http.md", "limits"): limits,
+    ("frameworks.md", "integrity"): integrity,
 }
 
 
@@ -73,6 +80,7 @@ def write() -> None:
         after = rest.partition(end)[2]
         (DOCS / page).write_text(f"{before}{begin}{make()}{end}{after}")
     (DOCS / "openapi.json").write_text(described())
+    packaged.write()
 
 
 if __name__ == "__main__":

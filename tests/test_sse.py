@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headway._sse import END, frame, last_seen, retry
+from headway._sse import END, frame, last_seen, message, retry
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
@@ -89,6 +89,17 @@ def test_half_a_frame_is_no_event(value: Any, data: st.DataObject) -> None:
     events = Stream(whole + whole[:cut].decode(errors="ignore").encode()).events
 
     assert len(events) == 1
+
+
+@given(st.lists(st.tuples(st.text().filter(lambda text: "\0" not in text), IDS), max_size=5))
+def test_messages_round_trip(sent: list[tuple[str, str | None]]) -> None:
+    """Whatever lines a text has, it arrives as one event without a name, whole."""
+    body = b"".join(message(text, event_id=i) for text, i in sent)
+
+    heard = Stream(body).events
+
+    assert [re.sub("\r\n|\r", "\n", text) for text, _ in sent] == [e.data for e in heard]
+    assert {e.type for e in heard} <= {"message"}
 
 
 @pytest.mark.parametrize("breaking", [b"1\n", b"\r", b'{"a":\n1}'])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -12,11 +13,19 @@ from headway.job import Job
 from headway.limits import Limits
 from headway.problems import Refused
 from headway.stream import Streams
+from headway.surface import PROBE
 from headway.tokens import Viewer
 
 __all__ = ["Listening"]
 
 FULL_AGAIN_S: Final = 5.0
+_KINDS: Final = ("json", "html")
+_HEADERS: Final = [
+    ("Content-Type", _sse.CONTENT_TYPE),
+    ("Cache-Control", "no-store, no-transform"),
+    ("X-Accel-Buffering", "no"),
+]
+_NUMBER: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,20})?")
 
 
 class Listening:
@@ -50,8 +59,22 @@ class Listening:
         """The stream of all that the query names."""
         return await self._stream(request, self.ids(request), single=False)
 
+    async def probe(self, request: Request) -> Reply:
+        """A stream of nothing but heartbeats, for everybody: does what is sent come through?"""
+        self._guard.same_site(request)
+        seconds, every_s = (_number(request, name) for name in PROBE)
+        viewer = await self._guard.viewer(request)
+        if request.method == "HEAD":
+            return Reply(200, _HEADERS)
+        full = self._streams.full(viewer)
+        pace = {"seconds": seconds, "every_s": every_s}
+        if full or not (probe := self._streams.probe(self._jobs.hub.watcher(()), viewer, **pace)):
+            raise Refused(full or "streams_full", again_s=FULL_AGAIN_S)
+        return Reply(200, _HEADERS, probe)
+
     async def _stream(self, request: Request, ids: list[str], *, single: bool) -> Reply:
         self._guard.same_site(request)
+        html = _as(request) == "html"
         since = self._streams.revocations
         if single:
             _, viewer = await self._guard.watchable(request, ids[0])
@@ -59,18 +82,15 @@ class Listening:
             viewer = await self._guard.viewer(request)
         if _sse.last_seen(request.headers.get("last-event-id")) == _sse.END:
             return Reply(204, [NO_STORE])
-        headers = [
-            ("Content-Type", _sse.CONTENT_TYPE),
-            ("Cache-Control", "no-store, no-transform"),
-            ("X-Accel-Buffering", "no"),
-        ]
         if request.method == "HEAD":
-            return Reply(200, headers)
+            return Reply(200, _HEADERS)
         if (full := self._streams.full(viewer)) is not None:
             raise Refused(full, again_s=FULL_AGAIN_S)
         watcher = self._jobs.hub.watcher(ids)
-        stream = self._streams.serve(watcher, viewer, request.base, single=single, since=since)
-        return Reply(200, headers, stream)
+        stream = self._streams.serve(
+            watcher, viewer, request.base, single=single, since=since, html=html
+        )
+        return Reply(200, _HEADERS, stream)
 
     async def changed(self, job: Job, viewer: Viewer, seconds: float) -> Job:
         """The job after its next change, or as it is after *seconds*."""
@@ -108,3 +128,26 @@ class Listening:
                     if seen.job is None or seen.job.rev != revs[job_id]:
                         return True
         return False
+
+
+def _as(request: Request) -> str:
+    """How a stream tells of states."""
+    kind, *more = request.query.get("as", ["json"])
+    if more or kind not in _KINDS:
+        raise Refused("bad_query", detail=f"as {kind[:40]!r}: give one of {', '.join(_KINDS)}")
+    return kind
+
+
+def _number(request: Request, name: str) -> float:
+    """What the query says of the pace of a probe."""
+    of = PROBE[name]
+    match request.query.get(name, []):
+        case []:
+            return of.default
+        case [text] if _NUMBER.fullmatch(text) and of.least <= float(text) <= of.most:
+            return float(text)
+        case said:
+            raise Refused(
+                "bad_query",
+                detail=f"{name} {said[0][:40]!r}: one number, {of.least:g} to {of.most:g}",
+            )

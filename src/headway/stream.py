@@ -4,6 +4,9 @@ A stream keeps nothing but the set of jobs that are not over. It ends when they 
 server is about to stop, when its owner is revoked, or when it is old: then it is opened anew, and
 who may watch is asked again. Whoever waits holds a place from the first moment on, and until it
 is given back: so that no burst passes the limits, and none is lost.
+
+A stream tells each state as a document, or, for pages that show nothing but what the server has
+drawn, as a message of HTML. Whatever else it says is the same.
 """
 
 from __future__ import annotations
@@ -19,15 +22,18 @@ import msgspec
 
 from headway import _sse
 from headway.document import document, rfc3339
+from headway.fragment import gone, news
+from headway.job import Job
 from headway.limits import Limits
 from headway.tokens import Viewer
 from headway.watch import Seen, Watcher
 
-__all__ = ["HEARTBEAT_S", "STREAM_AGE_S", "Poll", "Stream", "Streams"]
+__all__ = ["HEARTBEAT_S", "STREAM_AGE_S", "Poll", "Probe", "Stream", "Streams"]
 
 HEARTBEAT_S: Final = 15.0
 STREAM_AGE_S: Final = 900.0
 RETRY_MS: Final = (1_000, 4_000)  # spread, so that a restart is not followed by a stampede
+PROBES: Final = 4  # at a time; anybody may open one
 CHUNK_BYTES: Final = 64 * 1024  # many jobs are sent in pieces: a slow client holds no more at once
 HURRY_S: Final = 0.5  # what a client gets to take the last words in when the server stops
 
@@ -88,7 +94,14 @@ class Streams:
         return self._full(self._open, viewer)
 
     def serve(
-        self, watcher: Watcher, viewer: Viewer, base: str, *, single: bool, since: int
+        self,
+        watcher: Watcher,
+        viewer: Viewer,
+        base: str,
+        *,
+        single: bool,
+        since: int,
+        html: bool = False,
     ) -> Stream:
         """Open a stream; it holds its place from now on.
 
@@ -96,11 +109,30 @@ class Streams:
             base: where the surface is mounted; links begin with it.
             single: the stream is of one job, so that its revision can be the event's id.
             since: `revocations` before it was asked who *viewer* is.
+            html: states are told as HTML, in events without a name.
         """
-        stream = Stream(self, watcher, viewer, base, single=single)
+        stream = Stream(self, watcher, viewer, base, single=single, html=html)
         stream.revoked = since != self.revocations
         self._open.add(stream)
         return stream
+
+    def probe(
+        self, watcher: Watcher, viewer: Viewer, *, seconds: float, every_s: float
+    ) -> Probe | None:
+        """Open a stream of nothing but heartbeats; it holds its place as any other.
+
+        Args:
+            watcher: of no job.
+            seconds: after which it ends.
+            every_s: seconds between two heartbeats; the first comes at once.
+
+        Returns: None if as many as may be are open already.
+        """
+        if sum(isinstance(one, Probe) for one in self._open) >= PROBES:
+            return None
+        probe = Probe(self, watcher, viewer, seconds=seconds, every_s=every_s)
+        self._open.add(probe)
+        return probe
 
     def leave(self, stream: Stream) -> None:
         """Give its place back; may be repeated."""
@@ -154,7 +186,14 @@ class Stream:
     """The bytes of one stream, from the first state to its end. Close it, whatever happens."""
 
     def __init__(
-        self, streams: Streams, watcher: Watcher, viewer: Viewer, base: str, *, single: bool
+        self,
+        streams: Streams,
+        watcher: Watcher,
+        viewer: Viewer,
+        base: str,
+        *,
+        single: bool,
+        html: bool = False,
     ) -> None:
         self._streams = streams
         self.watcher = watcher
@@ -163,6 +202,7 @@ class Stream:
         self._viewer = viewer
         self._base = base
         self._single = single
+        self._html = html
         self._going = set(watcher.ids)
         self._gone: set[str] = set()
         self._patience: asyncio.Timeout | None = None
@@ -212,10 +252,10 @@ class Stream:
                 for chunk in _gathered(self._frames()):
                     yield chunk
             if not self._going:
-                yield _sse.frame("end", b"{}", event_id=_sse.END)
+                yield _end()
                 return
             if reason is not None:
-                yield _sse.frame("bye", msgspec.json.encode({"reason": reason}))
+                yield _bye(reason)
                 return
             if clock() >= beat_at or live != watcher.live:
                 live, beat_at = watcher.live, clock() + every_s
@@ -240,15 +280,59 @@ class Stream:
         if job is None or not viewer.may_watch(job) or job.expired(time.time()):
             self._going.discard(job_id)
             self._gone.add(job_id)
-            return _sse.frame("gone", msgspec.json.encode({"id": job_id[:64]}))
+            return self._farewell(job_id[:64])
         if job.state.terminal:
             self._going.discard(job_id)
-        view = (self._base, viewer.may_cancel(job), viewer.may_change(job), self._single)
+        may = (viewer.may_cancel(job), viewer.may_change(job))
+        view = (self._base, may, self._single, self._html)
         if seen.frame is None or seen.frame[0] != view:
-            data = msgspec.json.encode(document(job, self._base, viewer))
-            event_id = str(job.rev) if self._single else None
-            seen.frame = (view, _sse.frame("job", data, event_id=event_id))
+            seen.frame = (view, self._state(job))
         return seen.frame[1]
+
+    def _state(self, job: Job) -> bytes:
+        event_id = str(job.rev) if self._single else None
+        found = document(job, self._base, self._viewer)
+        if self._html:
+            return _sse.message(news(found, alone=self._single), event_id=event_id)
+        return _sse.frame("job", msgspec.json.encode(found), event_id=event_id)
+
+    def _farewell(self, job_id: str) -> bytes:
+        shown = _sse.message(gone(job_id, alone=self._single)) if self._html else b""
+        return shown + _sse.frame("gone", msgspec.json.encode({"id": job_id}))
+
+
+class Probe(Stream):
+    """A stream by which clients find out how streams get to them. It tells nothing of jobs."""
+
+    def __init__(
+        self,
+        streams: Streams,
+        watcher: Watcher,
+        viewer: Viewer,
+        *,
+        seconds: float,
+        every_s: float,
+    ) -> None:
+        super().__init__(streams, watcher, viewer, "", single=False)
+        self._seconds = seconds
+        self._every_s = every_s
+
+    async def _chunks(self) -> AsyncGenerator[bytes, None]:
+        watcher, clock = self.watcher, self._streams._clock
+        beat_at = clock()
+        end_at, old_at = beat_at + self._seconds, beat_at + self._streams._age_s
+        while True:
+            watcher.take()
+            if (reason := self._over(old=clock() >= old_at)) is not None:
+                yield _bye(reason)
+                return
+            if clock() >= beat_at:
+                yield _heartbeat(live=watcher.live)
+                beat_at += self._every_s
+            if clock() >= end_at:
+                yield _end()
+                return
+            await watcher.wait(max(min(beat_at, end_at, old_at) - clock(), 0))
 
 
 def _first(until: float, viewer: Viewer) -> float:
@@ -275,3 +359,11 @@ def _gathered(frames: Iterable[bytes]) -> Iterator[bytes]:
 def _heartbeat(*, live: bool) -> bytes:
     now = rfc3339(time.time())
     return _sse.frame("hb", msgspec.json.encode({"now": now, "live": live}))
+
+
+def _end() -> bytes:
+    return _sse.frame("end", b"{}", event_id=_sse.END)
+
+
+def _bye(reason: str) -> bytes:
+    return _sse.frame("bye", msgspec.json.encode({"reason": reason}))

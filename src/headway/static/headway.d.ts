@@ -189,6 +189,9 @@ export interface HeadwayBarAttributes extends CommonAttributes {
 	src: string;
 	label?: string;
 	immediate?: boolean | "";
+	/** As properties, where a framework sets them so. */
+	job?: Job;
+	strings?: Strings;
 	"onheadway-update"?: (event: HeadwayEventMap["headway-update"]) => void;
 	"onheadway-succeeded"?: (event: HeadwayEventMap["headway-succeeded"]) => void;
 	"onheadway-failed"?: (event: HeadwayEventMap["headway-failed"]) => void;
@@ -201,6 +204,7 @@ export interface HeadwayBarAttributes extends CommonAttributes {
 
 export interface HeadwayJobsAttributes extends CommonAttributes {
 	nolinks?: boolean | "";
+	strings?: Strings;
 }
 
 interface HeadwayElements {
@@ -222,6 +226,7 @@ declare global {
 	}
 }
 
+// @ts-ignore where there is no React, there is nothing to add to
 declare module "react" {
 	namespace JSX {
 		interface IntrinsicElements extends HeadwayElements {}
