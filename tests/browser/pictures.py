@@ -1,4 +1,4 @@
-"""Pictures of the element: `python -m tests.browser.pictures` makes those of docs/images.
+"""Pictures: `python -m tests.browser.pictures`, or `make pictures`, makes those of docs/images.
 
 With a folder, it makes many more, to be looked at: every state and variant, in light and dark, wide
 and narrow, right to left, in forced colours.
@@ -16,10 +16,14 @@ from typing import Any, Final
 
 from playwright.async_api import Browser, Page, async_playwright, expect
 
+from headway.job import PARTITIONS
+from headway.keys import Keys
 from tests.browser.conftest import ARGS, NAMES
 from tests.browser.look import bar, part, shows
+from tests.browser.scenes import take_scenes
 from tests.browser.serving import Site
 from tests.browser.states import CONCURRENCY, Gallery, open_gallery
+from tests.many import copy_ended
 
 IMAGES: Final = Path(__file__).parents[2] / "docs" / "images"
 DARK: Final[dict[str, Any]] = {"color_scheme": "dark"}
@@ -98,6 +102,20 @@ async def take(browser: Browser, gallery: Gallery, picture: Picture, folder: Pat
     await context.close()
 
 
+async def overview(
+    browser: Browser, gallery: Gallery, folder: Path, name: str, **options: Any
+) -> None:
+    """All jobs, as operators see them."""
+    context = await browser.new_context(**options)
+    page = await context.new_page()
+    await context.add_cookies([{"name": "operator", "value": "yes", "url": gallery.site.url}])
+    await page.goto(f"{gallery.site.url}/jobs/overview")
+    await shows(bar(page), "queued")
+    await settle(page)
+    await page.screenshot(path=folder / f"{name}.png", animations="allow")
+    await context.close()
+
+
 async def settle(page: Page) -> None:
     """Let what glides arrive, and the pointer be nowhere."""
     await page.mouse.move(0, 0)
@@ -141,9 +159,19 @@ async def main() -> None:
         async with async_playwright() as playwright:
             browser = await playwright.chromium.launch(executable_path=path, args=ARGS)
             gallery = await open_gallery(site, await browser.new_page())
+            if folder == IMAGES:
+                await take_scenes(browser, folder)
             for picture in DOCS if folder == IMAGES else MORE:
                 await take(browser, gallery, picture, folder)
+            with gallery.site.store() as client:
+                copy_ended(client, Keys("headway", PARTITIONS), gallery.ids["failed"], 900)
+            desk = {"width": 1200, "height": 760}
+            await overview(browser, gallery, folder, "overview", viewport=desk)
             if folder != IMAGES:
+                await overview(browser, gallery, folder, "overview-dark", viewport=desk, **DARK)
+                await overview(browser, gallery, folder, "overview-forced", viewport=desk, **FORCED)
+                narrow = {"width": NARROW, "height": 740}
+                await overview(browser, gallery, folder, "overview-narrow", viewport=narrow)
                 await cut_off(browser, gallery, folder)
             await browser.close()
 
