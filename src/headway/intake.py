@@ -17,9 +17,22 @@ from headway.store import Store
 from headway.task import Start
 from headway.telemetry import Telemetry
 
-__all__ = ["Intake"]
+__all__ = ["Intake", "record_of"]
 
 logger = logging.getLogger("headway.intake")
+
+
+def record_of(start: Start, owner: str | None) -> dict[str, str]:
+    """The fixed fields of the record of a job that is to be."""
+    return {
+        "task": start.task,
+        "title": start.title,
+        "owner": owner or "",
+        "args": start.args,
+        "options": msgspec.json.encode(start.options).decode(),
+        "on_lost": start.on_lost,
+        "max_attempts": str(start.max_attempts),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +83,7 @@ class Intake:
         Raises:
             StartRefused: the gate is closed to it; see the classes below it.
         """
-        record = {
-            "task": start.task,
-            "title": start.title,
-            "owner": owner or "",
-            "args": start.args,
-            "options": msgspec.json.encode(start.options).decode(),
-            "on_lost": start.on_lost,
-            "max_attempts": str(start.max_attempts),
-        }
+        record = record_of(start, owner)
         if start.parent is not None:
             parent, attempt = start.parent
             record |= {"parent": parent, "parent_attempt": str(attempt)}

@@ -21,6 +21,7 @@ from headway.errors import BadInput, TooLarge
 
 __all__ = [
     "EVERYONE",
+    "REPORT",
     "TRANSITIONS",
     "Attempt",
     "Failure",
@@ -32,6 +33,7 @@ __all__ = [
 
 PARTITIONS: Final = 64  # enough to spread over any cluster; part of every id, so never lowered
 NOTE_CHARS: Final = 500
+REPORT: Final = "headway.report"  # the task of jobs that somebody else runs; see `Headway.report()`
 NAME_CHARS: Final = 200
 ARGS_BYTES: Final = 64 * 1024
 RESULT_BYTES: Final = 64 * 1024

@@ -9,18 +9,22 @@ import asyncio
 import builtins
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
 from headway.context import About, about, current_about
-from headway.errors import JobFailed, JobNotFinished, JobNotFound, NotOpen
+from headway.document import Figures
+from headway.errors import BadInput, JobFailed, JobNotFinished, JobNotFound, NotOpen, TaskError
+from headway.figures import figures
 from headway.gate import Asker
 from headway.group import Group, OnFailure
-from headway.job import Attempt, Job, State
+from headway.job import REPORT, Attempt, Job, State
 from headway.overview import EVERY, Filter, Listing
 from headway.progress import Progress
+from headway.report import Background, Report, report_start
 from headway.runtime import Runtime
 from headway.server import Server
 from headway.settings import Settings
@@ -44,9 +48,15 @@ class Service:
         self._settings = settings
         self._tasks = Tasks()
         self._runtime: Runtime | None = None
+        self._closing: Runtime | None = None
         self._server: Server | None = None
         self._opened = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.background = Background(self)
+        """Opens it where there is no loop."""
         self.streams = Streams(limits=settings.limits)
+        if settings.engine is not None:
+            settings.engine.bind(self.working)
 
     # ── tasks ─────────────────────────────────────────────────────────────────────────────────
 
@@ -67,6 +77,7 @@ class Service:
         max_attempts: int | None = None,
         stall_s: float | None = None,
         run: Run | None = None,
+        capture: Iterable[str] = (),
     ) -> _Register: ...
     def task(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         """Register a function as a task: `@headway.task`, or with options in parentheses.
@@ -85,10 +96,12 @@ class Service:
             stall_s: seconds without a report after which it is shown as stalled.
             run: "process" for CPU work: in a child process of its own, that can be killed. The
                 function must stand at the top of a module.
+            capture: "tqdm", "rich", "logging": whose bars and lines report to the job as well,
+                without a change to the code that shows them.
 
         Raises:
             TaskError: a task of this name is registered already.
-            BadInput: an option is out of its range.
+            BadInput: an option is out of its range, or what is to be captured is not installed.
         """
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
@@ -109,8 +122,71 @@ class Service:
         """
         return Group(self, progress, on_failure=on_failure)
 
+    @property
+    def workers(self) -> str | None:
+        """The command that starts a worker; None if jobs run in the processes that accept them."""
+        return self._settings.engine.workers if self._settings.engine is not None else None
+
+    def check_workers(self) -> None:
+        """Raises BadInput if there is nothing for a worker to do."""
+        if self.workers is None:
+            raise BadInput(
+                "the jobs of this Headway run in the processes that accept them, so there is "
+                "nothing for a worker to do. Give it an engine: Headway(engine=TaskiqEngine(…))"
+            )
+
+    def report(
+        self,
+        title: str,
+        *,
+        owner: str | None = None,
+        key: str | None = None,
+        stall_s: float | None = None,
+    ) -> Report:
+        """Show work that Headway does not run: a script, cron, a notebook, a task of another queue.
+
+        `async with headway.report("Nightly import", owner="ann") as progress:`; or `with`, where
+        there is no loop: it opens Headway in a thread of its own, if it is not open, and closes it
+        with the block. The job runs from the first line of the block to its end, has a lease, and
+        can be cancelled: the block raises `JobCancelled` then, as a coroutine where it awaits, else
+        at the next report or step. `current_progress()` finds it. What the block raises is shown
+        as with tasks, and goes on. If the process dies, the job has failed: `lost`. It cannot be
+        tried again from the page.
+
+        Args:
+            title: what the owner sees, cut to 200 characters.
+            owner: who may watch and cancel it; `EVERYONE`: all may watch. None: operators only.
+            key: single flight: while a report of this owner and key runs, the block is not entered.
+            stall_s: seconds without a report after which it is shown as stalled.
+
+        Raises:
+            AlreadyRunning: a report has the key; from entering the block.
+            BadInput: an option is out of its range.
+
+        Cost: two round trips to begin, one to end; and the beats of any job.
+        """
+        return Report(self, report_start(title, owner=owner, key=key, stall_s=stall_s))
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The loop on which it is open; None while it is not."""
+        return self._loop
+
+    def runtime(self, act: str) -> Runtime:
+        """What lives while it is open; for rooms of Headway.
+
+        Raises:
+            NotOpen: it is not; the message says that one cannot *act*.
+        """
+        return self._open_runtime(act)
+
+    @property
+    def task_names(self) -> builtins.list[str]:
+        """Of the tasks that are registered here, in order."""
+        return sorted(self._tasks.names)
+
     def aside(self) -> AbstractContextManager[None]:
-        """See `LocalEngine.aside()`."""
+        """See `Engine.aside()`."""
         return self._open_runtime("wait for jobs").engine.aside()
 
     async def begin(self, start: Start) -> Job:
@@ -168,11 +244,16 @@ class Service:
         Raises:
             BadInput: *after* is not from an earlier page.
 
-        Cost: two round trips for what lives, some more if there are hundreds, and from two to
-        sixteen for what has ended.
+        Cost: two round trips for what lives, and two for what has ended; up to nine with a filter
+        that few pass.
         """
         runtime = self._open_runtime("list all jobs")
         return await runtime.overview.page(wanted, after=after)
+
+    async def figures(self) -> Figures:
+        """How it goes, all jobs together: what lives, and rates, waiting times and durations of the
+        last hour, or of the time that the newest 500 ended jobs reach back to. One round trip."""
+        return figures(await self._open_runtime("count jobs").overview.recent())
 
     async def cancel(self, job_id: str) -> Job:
         """Ask a job to stop, wherever it runs; returns it as it is after asking. One round trip.
@@ -192,9 +273,12 @@ class Service:
 
         Raises:
             JobNotFound: the id is wrong, or the job has expired.
+            TaskError: it was reported by code that Headway does not run.
         """
         runtime = self._open_runtime("try a job again")
         record = dict(await runtime.store.args(job_id))
+        if record["task"] == REPORT:
+            raise TaskError(f"job {job_id} was reported by other code: start that again")
         asker = await self._asker()
         with about(self._about()):
             return await runtime.intake.again(record, job_id, asker)
@@ -292,6 +376,7 @@ class Service:
         if self._opened == 1:
             try:
                 await self._open()
+                self._loop = asyncio.get_running_loop()
             except BaseException:
                 self._opened = 0
                 await self._close_server()
@@ -308,10 +393,45 @@ class Service:
         self._opened -= 1
         if self._opened:
             return
+        self._loop = None
         runtime, self._runtime = self._runtime, None
         if runtime is not None:
+            self._closing = runtime
             await runtime.aclose()
+            self._closing = None
         await self._close_server()
+
+    @asynccontextmanager
+    async def working(
+        self, *, concurrency: int | None = None, drain_s: float | None = None
+    ) -> AsyncIterator[Self]:
+        """Open as a worker: run here what its engine brings. What `headway worker` does.
+
+        Args:
+            concurrency: jobs that run here at a time; else that of the `Headway`.
+            drain_s: seconds that running jobs get when the block ends; else that of the `Headway`.
+
+        Raises:
+            BadInput: its jobs run in the processes that accept them, and there are no workers.
+        """
+        self.check_workers()
+        settings = self._settings
+        self._settings = replace(
+            settings,
+            works=True,
+            concurrency=settings.concurrency if concurrency is None else concurrency,
+            drain_s=settings.drain_s if drain_s is None else drain_s,
+        )
+        try:
+            async with self:
+                yield self
+        finally:
+            self._settings = settings
+
+    def hurry(self) -> None:
+        """While it closes: do not wait any longer for what runs, but stop it."""
+        if self._closing is not None:
+            self._closing.hurry()
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:

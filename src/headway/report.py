@@ -1,0 +1,291 @@
+"""Work that somebody else runs, as a job: a script, cron, a notebook, a task of another queue.
+
+The code in the block is its own master: it is not started, retried or moved by Headway. But it has
+a record, a lease, a bar, and can be asked to stop. Inside, a coroutine of ours stands for it, so
+that the runner treats it like all others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+
+from headway.errors import AlreadyRunning, BadInput, JobCancelled, JobError
+from headway.intake import record_of
+from headway.job import PARTITIONS, REPORT, flight_of, new_id
+from headway.progress import Progress, _current
+from headway.runner import INTERRUPTED
+from headway.runtime import Runtime
+from headway.task import Start, make_task
+from headway.work import INTERRUPT_S, carried, interrupt_thread
+
+__all__ = ["Background", "Host", "Report", "report_start"]
+
+T = TypeVar("T")
+
+
+class Host(Protocol):
+    """Where reports are kept: `Headway`."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The loop on which it is open."""
+
+    @property
+    def background(self) -> Background:
+        """Opens it where there is no loop."""
+
+    def runtime(self, act: str) -> Runtime:
+        """What lives while it is open."""
+
+    async def __aenter__(self) -> Any: ...
+    async def __aexit__(self, *error: Any) -> None: ...
+
+
+class Report:
+    """See `Headway.report()`. For one block, `with` or `async with`."""
+
+    def __init__(self, host: Host, start: Start) -> None:
+        self._host = host
+        self._start = start
+        self._stand: _Stand | None = None
+        self._body: _Coroutine | _Thread | None = None
+        self._token: Any = None
+
+    async def __aenter__(self) -> Progress:
+        body = self._body = _Coroutine()
+        self._stand = _Stand(self._host.runtime("report"), self._start, body)
+        progress = await self._stand.begin()
+        self._token = _current.set(progress)
+        return progress
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._stand is not None
+        assert self._body is not None
+        _current.reset(self._token)
+        why = self._body.leave()
+        await asyncio.shield(asyncio.ensure_future(self._stand.end(error, why)))
+        if why is not None and isinstance(error, asyncio.CancelledError):
+            raise JobCancelled(why) from None
+
+    def __enter__(self) -> Progress:
+        away = self._host.background
+        away.enter()
+        try:
+            body = self._body = _Thread()
+            progress = away.call(self._began(body))
+        except BaseException:
+            away.leave()
+            raise
+        self._token = _current.set(progress)
+        return progress
+
+    async def _began(self, body: _Thread) -> Progress:
+        self._stand = _Stand(self._host.runtime("report"), self._start, body)
+        return await self._stand.begin()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._stand is not None
+        assert self._body is not None
+        _current.reset(self._token)
+        why = self._body.leave()
+        try:
+            self._host.background.call(self._stand.end(error, why))
+        finally:
+            self._host.background.leave()
+
+
+class _Coroutine:
+    """The block, in the task that entered it: it is cancelled like any other."""
+
+    def __init__(self) -> None:
+        self._task = asyncio.current_task()
+        self._why: str | None = None
+        self._over = False
+
+    def stop(self, why: str, progress: Progress) -> None:
+        if not self._over and self._task is not None:
+            self._why = why
+            self._task.cancel(why)
+
+    def leave(self) -> str | None:
+        """The block is over. Returns why it was stopped, if it was."""
+        self._over = True
+        if self._why is not None and self._task is not None:
+            self._task.uncancel()
+        return self._why
+
+
+class _Thread:
+    """The block, in a thread: told by its next report, or else interrupted, as `ThreadWork` is."""
+
+    def __init__(self) -> None:
+        self._ident = threading.get_ident()
+        self._lock = threading.Lock()
+        self._why: str | None = None
+        self._over = False
+
+    def stop(self, why: str, progress: Progress) -> None:
+        self._why = why
+        progress.stop(why, raises=True)
+        asyncio.get_running_loop().call_later(INTERRUPT_S, self._interrupt, progress)
+
+    def _interrupt(self, progress: Progress) -> None:
+        with self._lock:
+            if not (self._over or progress.told(self._ident)):
+                interrupt_thread(self._ident)
+
+    def leave(self) -> str | None:
+        """The block is over. Returns why it was stopped, if it was."""
+        with suppress(JobCancelled), self._lock:  # an interruption that came as it was just over
+            self._over = True
+        return self._why
+
+
+class _Stand:
+    """Stands for the block in the runner, from the claim to the end."""
+
+    def __init__(self, runtime: Runtime, start: Start, body: _Coroutine | _Thread) -> None:
+        self._runtime = runtime
+        self._start = start
+        self._body = body
+        loop = asyncio.get_running_loop()
+        self._ready: asyncio.Future[Progress] = loop.create_future()
+        self._over: asyncio.Future[BaseException | None] = loop.create_future()
+        self._run: asyncio.Task[Any] | None = None
+
+    async def begin(self) -> Progress:
+        """Accept the job, and claim it.
+
+        Raises:
+            AlreadyRunning: a job has its key.
+            JobCancelled: it was cancelled before it could begin.
+        """
+        start, runtime = self._start, self._runtime
+        flight = flight_of(REPORT, start.owner, start.key) if start.key is not None else None
+        job_id = new_id(PARTITIONS, flight=flight)
+        record = record_of(start, start.owner)
+        job = await runtime.store.create(job_id, record, runtime.lease_s, flight)
+        if job.reused:
+            raise AlreadyRunning(job.id)
+        task = make_task(self._stood, _nowhere, name=REPORT)
+        self._run = asyncio.create_task(runtime.runner.run(job.id, task))
+        await asyncio.wait({self._run, self._ready}, return_when=asyncio.FIRST_COMPLETED)
+        if not self._ready.done():
+            await self._run
+            raise JobCancelled("cancel")
+        return self._ready.result()
+
+    async def _stood(self, progress: Progress) -> None:
+        self._ready.set_result(progress)
+        try:
+            error = await asyncio.shield(self._over)
+        except asyncio.CancelledError:
+            self._body.stop(progress.stopped or "lost", progress)
+            error = await asyncio.shield(self._over)
+        if error is not None:
+            raise error
+
+    async def end(self, error: BaseException | None, why: str | None) -> None:
+        """The block is over: write how it ended. *why* it was stopped, if it was."""
+        if isinstance(error, (asyncio.CancelledError, KeyboardInterrupt)) and why is None:
+            error = JobError(INTERRUPTED.title, code=INTERRUPTED.code)  # by others than us
+        elif isinstance(error, SystemExit) and not error.code:
+            error = None
+        self._over.set_result(carried(error) if error is not None else None)
+        assert self._run is not None
+        await self._run
+
+
+def report_start(title: str, *, owner: str | None, key: str | None, stall_s: float | None) -> Start:
+    """What is wanted of a report, checked as that of a task."""
+    task = make_task(_nothing, _nowhere, name=REPORT, stall_s=stall_s)
+    return task.using(title=title, owner=owner, key=key).start_of()
+
+
+def _nothing() -> None:
+    """A report has no code of its own."""
+
+
+async def _nowhere(start: Start) -> Any:
+    raise BadInput("a report is not started by its task; see Headway.report()")
+
+
+class Background:
+    """A loop in a thread of its own, on which a Headway is open while anybody needs it.
+
+    Where it is open on a loop already, that one is used.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._lock = threading.Lock()
+        self._users = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def enter(self) -> None:
+        """Open it, for the first one. Blocks.
+
+        Raises:
+            BadInput: this is a thread whose loop runs; it must not be blocked.
+        """
+        with suppress(RuntimeError):
+            asyncio.get_running_loop()
+            raise BadInput("report(): in a coroutine, write 'async with headway.report(…)'")
+        with self._lock:
+            if self._users == 0:
+                self._loop = self._host.loop or self._started()
+            self._users += 1
+
+    def leave(self) -> None:
+        """Close it, for the last one. Blocks."""
+        with self._lock:
+            self._users -= 1
+            if self._users == 0 and self._thread is not None:
+                self._stop()
+
+    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run it on that loop, and wait for it."""
+        assert self._loop is not None
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        loop = asyncio.new_event_loop()
+        # A daemon: a script that dies in the block must be able to.
+        self._thread = threading.Thread(target=loop.run_forever, name="headway-loop", daemon=True)
+        self._thread.start()
+        self._loop = loop
+        try:
+            self.call(self._host.__aenter__())
+        except BaseException:
+            self._stop(opened=False)
+            raise
+        return loop
+
+    def _stop(self, *, opened: bool = True) -> None:
+        loop, thread = self._loop, self._thread
+        assert loop is not None
+        assert thread is not None
+        try:
+            if opened:
+                self.call(self._host.__aexit__(None, None, None))
+        finally:
+            self._loop = self._thread = None
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
