@@ -23,7 +23,7 @@ from headway import Headway, Job, JobError, Progress
 from headway._wire import Call
 from headway.errors import StoreError, StoreUnavailable
 from headway.job import PARTITIONS
-from headway.overview import PAGE
+from headway.overview import PAGE, Filter
 from tests.apps.cluster import Cluster, Node, Watched
 from tests.conftest import REDIS, Until, end_of
 
@@ -211,6 +211,32 @@ async def test_what_has_ended_is_forgotten(cluster: Cluster, until: Until) -> No
             return not any(node.say("DBSIZE") for node in cluster.primaries)
 
         await until(gone, "no key is left")
+
+
+async def test_overview_goes_from_page_to_page(cluster: Cluster) -> None:
+    """What each partition says of itself becomes one list: in order, and each job once."""
+    headway = opened(cluster.url)
+    life = Life(headway)
+
+    async with headway:
+        jobs = [await life.part.start(n) for n in range(100)]
+        waiting = [await life.wait.start() for _ in range(30)]
+        for job in jobs:
+            await end_of(headway, job)
+        overview = headway._open_runtime("test").overview
+        found: list[Job] = []
+        after: str | None = None
+        while True:
+            page, after = await overview.page(Filter(), after=after, limit=17)
+            found += page
+            if after is None:
+                break
+        recent = await overview.recent()
+
+    assert sorted(job.id for job in found) == sorted(job.id for job in [*jobs, *waiting])
+    ended = [job.finished_at for job in found if job.finished_at is not None]
+    assert ended == sorted(ended, reverse=True)
+    assert (recent.running, len(recent.ended), recent.cut) == (30, 100, False)
 
 
 async def test_one_connection_of_each_kind_to_a_node(cluster: Cluster) -> None:

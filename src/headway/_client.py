@@ -27,7 +27,7 @@ def client_of(address: Address, place: str = ALONE) -> redis.asyncio.Redis:
     if address.kind is Kind.SENTINEL:
         sentinels, kwargs = _sentinels(address)
         one = redis.asyncio.sentinel.Sentinel(  # type: ignore[no-untyped-call]
-            sentinels, sentinel_kwargs={**kwargs, **options()}, **_server(address), **given
+            sentinels, sentinel_kwargs={**kwargs, **given}, **_server(address), **given
         )
         client: redis.asyncio.Redis = one.master_for(address.service, max_connections=CONNECTIONS)
         return client
@@ -47,7 +47,7 @@ def thread_client_of(
     if address.kind is Kind.SENTINEL:
         sentinels, kwargs = _sentinels(address)
         one = redis.sentinel.Sentinel(  # type: ignore[no-untyped-call]
-            sentinels, sentinel_kwargs={**kwargs, **options(answer_s)}, **_server(address), **given
+            sentinels, sentinel_kwargs={**kwargs, **given}, **_server(address), **given
         )
         client: redis.Redis = one.master_for(address.service, max_connections=1)  # type: ignore[no-untyped-call]
         return client

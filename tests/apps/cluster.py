@@ -21,16 +21,44 @@ READY_S: Final = 30.0
 STORE: Final = ("--save", "", "--repl-diskless-sync-delay", "0")
 
 
+class Certificate:
+    """One for this machine, and who vouches for it, as servers and clients want them.
+
+    Args:
+        files: a folder with ca.pem, cert.pem and key.pem.
+    """
+
+    def __init__(self, files: Path) -> None:
+        self.ca, self.cert, self.key = (files / f"{name}.pem" for name in ("ca", "cert", "key"))
+        self.words = (
+            *("--tls-ca-cert-file", str(self.ca), "--tls-cert-file", str(self.cert)),
+            *("--tls-key-file", str(self.key), "--tls-auth-clients", "no"),
+            *("--tls-replication", "yes"),
+        )
+
+
 class Node:
     """One server with a port of its own on the loopback."""
 
-    def __init__(self, folder: Path, *words: str, binary: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *words: str,
+        binary: str | Path | None = None,
+        tls: Certificate | None = None,
+    ) -> None:
         folder.mkdir(parents=True)
         self.folder = folder
         self.port = free_port()
         self.name = f"127.0.0.1:{self.port}"
-        self._command = [str(binary or _carried_binary()), *words, "--port", str(self.port)]
+        self._command = [str(binary or _carried_binary()), *words]
         self._command += ["--bind", "127.0.0.1", "--dir", str(folder)]
+        if tls is None:
+            self._command += ["--port", str(self.port)]
+            self._options: dict[str, Any] = {}
+        else:
+            self._command += ["--port", "0", "--tls-port", str(self.port), *tls.words]
+            self._options = {"ssl": True, "ssl_ca_certs": str(tls.ca)}
         self._frozen = False
         self.start()
 
@@ -48,9 +76,8 @@ class Node:
             return False
 
     def say(self, *command: str | int) -> Any:
-        with redis.Redis(
-            port=self.port, decode_responses=True, retry=Retry(NoBackoff(), 0)
-        ) as client:
+        options = {"decode_responses": True, "retry": Retry(NoBackoff(), 0), **self._options}
+        with redis.Redis(host="127.0.0.1", port=self.port, **options) as client:
             return client.execute_command(*command)
 
     def info(self, section: str) -> dict[str, Any]:
@@ -73,17 +100,21 @@ class Node:
 class Cluster:
     """Three primaries, and a replica for each of them."""
 
-    def __init__(self, folder: Path, binary: str | Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, binary: str | Path | None = None, tls: Certificate | None = None
+    ) -> None:
         options = [*STORE, "--cluster-enabled", "yes", "--cluster-node-timeout", str(TIMEOUT_MS)]
         options += ["--cluster-replica-validity-factor", "0"]
+        options += ["--tls-cluster", "yes"] if tls is not None else []
         self.buses = [free_port() for _ in range(6)]
         self.nodes = [
-            Node(folder / str(bus), *options, "--cluster-port", str(bus), binary=binary)
+            Node(folder / str(bus), *options, "--cluster-port", str(bus), binary=binary, tls=tls)
             for bus in self.buses
         ]
         self.primaries, self.replicas = self.nodes[:3], self.nodes[3:]
         self._form()
-        self.url = f"redis+cluster://{','.join(node.name for node in self.nodes)}"
+        scheme = "redis" if tls is None else "rediss"
+        self.url = f"{scheme}+cluster://{','.join(node.name for node in self.nodes)}"
 
     def _form(self) -> None:
         first, *others = self.nodes
@@ -159,17 +190,21 @@ def _in_step(replica: Node) -> bool:
 class Watched:
     """A primary and its replica, and three Sentinels that watch over them."""
 
-    def __init__(self, folder: Path, binary: str | Path | None = None) -> None:
-        self.primary = Node(folder / "primary", *STORE, binary=binary)
+    def __init__(
+        self, folder: Path, binary: str | Path | None = None, tls: Certificate | None = None
+    ) -> None:
+        self._binary, self._tls = binary, tls
+        self.primary = Node(folder / "primary", *STORE, binary=binary, tls=tls)
         follow = ("--replicaof", f"127.0.0.1 {self.primary.port}")
-        self.replica = Node(folder / "replica", *STORE, *follow, binary=binary)
+        self.replica = Node(folder / "replica", *STORE, *follow, binary=binary, tls=tls)
         wait_until("the replica is in step", lambda: _in_step(self.replica), within_s=READY_S)
-        self.sentinels = [self._sentinel(folder / f"sentinel{n}", binary) for n in range(3)]
+        self.sentinels = [self._sentinel(folder / f"sentinel{n}") for n in range(3)]
         wait_until("they know each other", self._well, within_s=READY_S)
         hosts = ",".join(node.name for node in self.sentinels)
-        self.url = f"redis+sentinel://{hosts}/work"
+        scheme = "redis" if tls is None else "rediss"
+        self.url = f"{scheme}+sentinel://{hosts}/work"
 
-    def _sentinel(self, folder: Path, binary: str | Path | None) -> Node:
+    def _sentinel(self, folder: Path) -> Node:
         folder.mkdir(parents=True)
         config = folder / "sentinel.conf"
         config.write_text(
@@ -177,7 +212,7 @@ class Watched:
             f"sentinel down-after-milliseconds work {TIMEOUT_MS}\n"
             "sentinel failover-timeout work 10000\n"
         )
-        return Node(folder / "data", str(config), "--sentinel", binary=binary)
+        return Node(folder / "data", str(config), "--sentinel", binary=self._binary, tls=self._tls)
 
     def _well(self) -> bool:
         said = [_table(node.say("SENTINEL", "MASTER", "work")) for node in self.sentinels]
