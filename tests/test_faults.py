@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from headway import watch
+from headway import ear
 from headway.secret import kept_secret
 from tests.apps.process import TERMINAL, App, Apps, alive, events_of, wait_until
 from tests.conftest import MakeHeadway, OwnServer
@@ -349,7 +349,7 @@ async def test_nothing_is_missed_beside_a_pong(
     make_headway: MakeHeadway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is announced while the hub asks whether its connection lives is heard like the rest."""
-    monkeypatch.setattr(watch, "QUIET_S", 0.0005)
+    monkeypatch.setattr(ear, "QUIET_S", 0.0005)
     headway = make_headway()
 
     @headway.task

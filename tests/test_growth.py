@@ -9,7 +9,7 @@ from headway import Headway
 from tests.conftest import OwnServer
 from tests.growth import grow
 
-pytestmark = [pytest.mark.once, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.once, pytest.mark.slow, pytest.mark.timeout(300)]
 
 JOBS = 2_000
 KEEP_S = 1.0

@@ -177,7 +177,10 @@ def test_events_pass_as_they_are_sent(behind: Behind, server: str, door: str, mo
 
 def test_without_our_header_nginx_would_hold_events_back(behind: Behind) -> None:
     """The proof that the test above can fail: nginx, told to ignore the header, sends a burst."""
-    proxied = behind("proxy_ignore_headers X-Accel-Buffering;")
+    proxied = behind(
+        "proxy_ignore_headers X-Accel-Buffering;"
+        "proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k;"
+    )
     job_id = proxied.start("count")
 
     with proxied.stream(job_id) as coming:

@@ -173,7 +173,7 @@ class Cluster:
         replica = self.replica_of(primary)
         wait_until(
             f"{replica.name} takes over",
-            lambda: replica.info("replication")["role"] == "master",
+            lambda: _leads(replica),
             within_s=READY_S,
         )
 
@@ -181,6 +181,13 @@ class Cluster:
         for node in self.nodes:
             node.thaw()
             node.kill()
+
+
+def _leads(node: Node) -> bool:
+    try:
+        return bool(node.info("replication")["role"] == "master")
+    except redis.ConnectionError:  # who becomes a primary lets go of its clients
+        return False
 
 
 def _in_step(replica: Node) -> bool:
@@ -222,7 +229,7 @@ class Watched:
         """Until the replica has taken the primary's place."""
         wait_until(
             "the replica takes over",
-            lambda: self.replica.info("replication")["role"] == "master",
+            lambda: _leads(self.replica),
             within_s=READY_S,
         )
 

@@ -85,8 +85,17 @@ async def status(page: Page, app: App, job_id: str) -> dict[str, Any]:
 # ── scripts in texts ──────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("ends", ["running", "failed", "succeeded"])
-@pytest.mark.parametrize("policy", ["shipped", "none"])
+@pytest.mark.parametrize(
+    ("policy", "ends"),
+    [
+        ("shipped", "running"),
+        ("none", "failed"),
+        ("none", "succeeded"),
+        pytest.param("shipped", "failed", marks=pytest.mark.slow),
+        pytest.param("shipped", "succeeded", marks=pytest.mark.slow),
+        pytest.param("none", "running", marks=pytest.mark.slow),
+    ],
+)
 async def test_no_text_is_a_script(
     target: App, bare: App, page: Page, policy: str, ends: str
 ) -> None:
@@ -244,7 +253,7 @@ async def test_another_sites_form_changes_nothing(
 
     answer = await answered.value
     assert answer.status == 403
-    assert (await answer.json())["code"] == "cross_origin"
+    assert "comes from another site" in await answer.text()
     seen = await status(page, target, job_id)
     assert (seen["state"], seen["cancel_requested"]) == ("running", False)
 
