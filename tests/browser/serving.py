@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 from urllib.parse import urlencode
 
 import redis
@@ -19,6 +19,12 @@ from playwright.async_api import Page
 from tests.apps.process import DEADLINE_S, App, alive, free_port
 
 HERE: Final = Path(__file__).parent
+
+
+class Goes(Protocol):
+    """A page of any browser."""
+
+    async def goto(self, url: str) -> Any: ...
 
 
 class Site:
@@ -124,11 +130,11 @@ class Site:
         assert answer.status == 202, await answer.text()
         return str((await answer.json())["id"])
 
-    async def watch(self, page: Page, *ids: str, **attributes: str) -> None:
+    async def watch(self, page: Goes, *ids: str, **attributes: str) -> None:
         """Open the page with the bars of these jobs; `lang` and `dir` are those of the page."""
         asked = [*(("id", job_id) for job_id in ids), *attributes.items()]
         await page.goto(f"{self.url}/watch?{urlencode(asked)}")
 
-    async def bare(self, page: Page, markup: str) -> None:
+    async def bare(self, page: Goes, markup: str) -> None:
         """Open a page with this markup in it."""
         await page.goto(f"{self.url}/bare?{urlencode({'markup': markup})}")

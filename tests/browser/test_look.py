@@ -155,7 +155,7 @@ async def test_nothing_shifts(site: Site, browse: Browse, name: str, width: int)
     await page.add_init_script(SHIFTS)
     site.tell(name, total=100, to=8)
     job_id = await site.begin(page, name)
-    await site.watch(page, job_id)
+    await site.watch(page, job_id, job_id)
     await shows(bar(page), "running", "8%")
     await expect(part(bar(page), "cancel")).to_be_visible()
     before = {name: await box_of(page, name) for name in ("base", "cancel", "bar")}
