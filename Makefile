@@ -1,15 +1,17 @@
 # Two commands for a newcomer: `make demo` and `make test`. Each sets up what it needs by itself.
-.PHONY: help demo test check docs pictures chaos growth fuzz audit setup clean
+.PHONY: help demo test test-all engines check docs pictures chaos growth fuzz audit setup clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    serve the demo on http://localhost:5000/"
 	@echo "make test    lint, types, layers and all tests, browser tests included"
+	@echo "make test-all  the same, every fault with every engine, and Firefox: six minutes more"
 	@echo "make check   lint, types and layers only"
 	@echo "make chaos   kill, freeze and cut at random, and check what must hold (SEED=…)"
 	@echo "make growth  run 50,000 short jobs, and check that the store is as small as before"
 	@echo "make fuzz    send 50,000 made-up requests, and check each answer (CASES=…)"
 	@echo "make audit   ask the advisory database about the packages (needs the network)"
+	@echo "make engines  every fault with every engine, one after another; makes their table in the docs"
 	@echo "make docs    build the docs as a site, into site/"
 	@echo "make pictures  make the pictures of the docs anew, in Chromium"
 	@echo "make clean   remove what the others have set up"
@@ -27,6 +29,15 @@ test: setup
 	@scripts/npm
 	@scripts/check
 	@scripts/test
+
+test-all: test
+	@scripts/nats
+	@scripts/firefox
+	@.venv/bin/python -m pytest -q -n auto --dist loadgroup -m slow
+
+engines: setup
+	@scripts/nats
+	@ENGINES_TABLE=1 .venv/bin/python -m pytest -q -p no:randomly -m "slow or not slow" tests/engines/test_conformance.py
 
 # make chaos [SEED=7]: real processes, a real store, and faults at random times; under four minutes.
 chaos: setup
@@ -60,5 +71,5 @@ check: setup
 	@scripts/check
 
 clean:
-	rm -rf .venv .venvs .headway .nginx .redis build dist site
+	rm -rf .venv .venvs .headway .nats .nginx .redis build dist site
 	rm -rf examples/frameworks/node_modules examples/frameworks/built

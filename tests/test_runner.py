@@ -669,7 +669,7 @@ async def test_another_task_is_left_to_others(make_headway: MakeHeadway, until: 
 
     third.task(work.function)
     async with first:
-        first._open_runtime("test").engine._taking = False
+        first._open_runtime("test").engine.stop_taking()
         job = await work.start()
     async with second:
         await second._open_runtime("test").watchdog.look()

@@ -349,6 +349,50 @@ async def test_hold_renews_what_is_live(link: Link, store: Store, eye: Eye) -> N
     assert eye.lease_ms(ended.id) is None
 
 
+async def test_sent_is_held_by_nobody(store: Store, other: Store, eye: Eye) -> None:
+    """A job whose message is out belongs to nobody, and is due when that may be lost."""
+    job = await queued(store)
+
+    store.sent(job.id, 0.2)
+    waiting = await store.get(job.id)
+    deadline = eye.lease_ms(job.id)
+    early = (await other.due(["work"], 10, orphans=False))[1]
+    eye.past(deadline)
+
+    assert waiting == job
+    assert eye.record(job.id)["worker"] == ""
+    assert early == []
+    assert (await other.due(["work"], 10, orphans=False))[1] == [(job.id, "work")]
+    assert (await other.reap(job.id, LONG_S, LOST, adopt=True)).word == "adopted"
+
+
+async def test_sent_again_waits_for_longer(store: Store, eye: Eye) -> None:
+    """The longer a job has waited, the longer it is until its message may be lost again."""
+    job = await queued(store)
+    accepted = float(eye.record(job.id)["updated"])
+    eye.past(accepted + 200)
+
+    store.sent(job.id, 0.01)
+    await store.get(job.id)
+
+    assert (eye.lease_ms(job.id) or 0) - accepted >= 4 * 200
+
+
+@pytest.mark.parametrize("how", ["running", "another worker's", "its next attempt"])
+async def test_sent_too_late(store: Store, other: Store, eye: Eye, how: str) -> None:
+    """What is known too late of a message changes nothing of a job that has gone on."""
+    by = other if how == "another worker's" else store
+    job = await queued(by) if by is other else await running(by)
+    if how == "its next attempt":
+        await store.release(job.id, 1, delay_s=LONG_S, lease_s=LONG_S)
+    before = eye.record(job.id), eye.lease_ms(job.id)
+
+    store.sent(job.id, 2 * LONG_S)
+    await store.get(job.id)
+
+    assert (eye.record(job.id), eye.lease_ms(job.id)) == before
+
+
 async def test_log_lines_are_written_once(link: Link, store: Store) -> None:
     """Beats that repeat or overtake each other write each line once, in order."""
     job = await running(store)

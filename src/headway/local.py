@@ -10,12 +10,13 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from contextvars import Context, copy_context
 from functools import partial
 from typing import Final
 
 from headway.context import About, extra
+from headway.engine import Workplace
 from headway.errors import BadInput, StoreError
 
 __all__ = ["LocalEngine"]
@@ -31,6 +32,8 @@ class LocalEngine:
 
     Coroutines share the loop, functions get a thread each, and both count alike.
     """
+
+    workers: str | None = None
 
     def __init__(self, *, concurrency: int = CONCURRENCY) -> None:
         if concurrency < 1:
@@ -53,6 +56,9 @@ class LocalEngine:
         """How many more jobs this process could take over without making them wait long."""
         return max(2 * self._concurrency - len(self._queue) - len(self._running), 0)
 
+    def bind(self, working: Callable[[], AbstractAsyncContextManager[object]]) -> None:
+        """Nothing to do: there are no workers."""
+
     def held(self) -> Iterable[str]:
         """Ids that wait here: queued, or for their next attempt. Callable from any thread."""
         return [*self._queue.copy(), *list(self._later)]
@@ -63,9 +69,9 @@ class LocalEngine:
             self._queue.append(job_id)
             self._fill()
 
-    async def serve(self, run: Callable[[str], Awaitable[float | None]]) -> None:
+    async def serve(self, place: Workplace) -> None:
         """Begin to run what is queued; returns at once."""
-        self._run = run
+        self._run = place.run
         self._taking = True
         self._context = copy_context()
         self._fill()
@@ -95,6 +101,9 @@ class LocalEngine:
         self._taking = False
         if self._running:
             await asyncio.wait(self._running.values(), timeout=drain_s)
+
+    async def leave(self) -> None:
+        """Nothing to do: there is no connection."""
 
     def _fill(self) -> None:
         while self._taking and self._run and self._queue and self._free:

@@ -10,14 +10,23 @@ import asyncio
 import logging
 import random
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
+from headway._captures import captured
 from headway.context import About, about, extra
-from headway.errors import BadInput, JobCancelled, JobError, StoreError, TaskError, TooLarge
+from headway.errors import (
+    BadInput,
+    JobCancelled,
+    JobError,
+    NotOpen,
+    StoreError,
+    TaskError,
+    TooLarge,
+)
 from headway.job import NOTE_CHARS, TRACE_CHARS, Failure, Job, State, plain
 from headway.limits import LIMITS, Limits
 from headway.process import ProcessDied, ProcessWork, TaskFailed
@@ -28,7 +37,7 @@ from headway.task import Options, Task, Tasks
 from headway.telemetry import Running, Telemetry
 from headway.work import CoroutineWork, ThreadWork, Work
 
-__all__ = ["Engine", "Run", "Runner", "Why"]
+__all__ = ["Run", "Runner", "Why"]
 
 RETRY_FIRST_S: Final = 2.0
 RETRY_MAX_S: Final = 300.0
@@ -48,23 +57,6 @@ INTERRUPTED: Final = Failure(
 CRASHED: Final = Failure("exception", "Something went wrong")
 
 logger = logging.getLogger("headway.runner")
-
-
-class Engine(Protocol):
-    """Brings job ids to `Runner.run`, somewhere, some time.
-
-    It may lose, delay or double what it was given: truth is the record. It must not run more
-    than it can.
-    """
-
-    async def submit(self, job_id: str, attempt: int) -> None:
-        """Bring about `run(job_id)`. *attempt* is the last one: the message of another is stale."""
-
-    async def serve(self, run: Callable[[str], Awaitable[float | None]]) -> None:
-        """Call *run* for what was submitted. It answers seconds, if it wants to be called again."""
-
-    async def aclose(self, drain_s: float) -> None:
-        """Take nothing more; return when nothing runs, or after *drain_s*."""
 
 
 class Why(StrEnum):
@@ -132,7 +124,12 @@ class Run:
             context = self.span.context if self.span is not None else claim.context
             return ProcessWork(self.task, claim.args, **about, context=context)
         kind = CoroutineWork if self.task.asynchronous else ThreadWork
-        return kind(self.task, claim.args, Progress(**about))
+        return kind(self.task, claim.args, Progress(**about, captures=self.task.captures))
+
+    @property
+    def _listens_to(self) -> frozenset[str]:
+        # A child listens by itself.
+        return frozenset() if self.options.run == "process" else self.task.captures
 
     def heard(self, answer: str) -> None:
         """The store's word, from the beat thread: 'cancel' or 'lost'."""
@@ -173,7 +170,8 @@ class Run:
             timer = self._loop.call_later(self.options.timeout_s, self.stop, Why.TIMEOUT)
         self._begun = True
         try:
-            result = await self._result()
+            with captured(self._listens_to):
+                result = await self._result()
         except BaseException as error:
             self.error = error
             return self._failed(error)
@@ -326,8 +324,11 @@ class Runner:
         for run in list(self._runs.values()):
             run.kill()
 
-    async def run(self, job_id: str) -> float | None:
+    async def run(self, job_id: str, task: Task[..., Any] | None = None) -> float | None:
         """Run the job if it is to be run and if it is ours to run.
+
+        Args:
+            task: what it is, where it is none of the registered ones.
 
         Returns: seconds after which to call this again, if the job is to have another attempt
             here; else None.
@@ -345,7 +346,7 @@ class Runner:
         if claim is None or job_id in self._runs:
             return None
         try:
-            task = self._tasks.get(claim.job.task)
+            task = task or self._tasks.get(claim.job.task)
         except TaskError as error:
             said = extra("claim", About(job_id, claim.job.task))
             logger.error("job %s cannot be run here: %s", job_id, error, extra=said)
@@ -385,7 +386,7 @@ class Runner:
         while outcome is not None:
             try:
                 return await self._write(run, outcome)
-            except StoreError as error:
+            except (StoreError, NotOpen) as error:
                 # The lease may run out meanwhile; then the fence decides, and not we.
                 pause = SETTLE_AGAIN_S[min(tries, len(SETTLE_AGAIN_S) - 1)]
                 tries += 1

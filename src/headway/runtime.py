@@ -7,11 +7,12 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 from headway._link import Link
 from headway.drain import Drain
+from headway.engine import Engine, Workplace
 from headway.gate import Gate
 from headway.intake import Intake
 from headway.job import PARTITIONS, Job, State
@@ -29,6 +30,8 @@ from headway.watch import Hub
 from headway.watchdog import Watchdog
 
 __all__ = ["Runtime"]
+
+T = TypeVar("T")
 
 STOP_S: Final = 0.5  # what stopped code gets to clean up, before the process goes on ending
 
@@ -49,6 +52,7 @@ class Runtime:
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.telemetry = telemetry()
         keys, lease_s = Keys(settings.prefix, PARTITIONS), settings.lease_s
+        self.lease_s = lease_s
         limits, keep_s = settings.limits, settings.keep_s
         self.link = Link(url, revive)
         self.store = Store(self.link, keys, self.worker, keep_s=keep_s, log_lines=limits.log_lines)
@@ -68,7 +72,8 @@ class Runtime:
             telemetry=self.telemetry,
             limits=limits,
         )
-        self.engine: LocalEngine = settings.engine or LocalEngine(concurrency=settings.concurrency)
+        self._visits: set[asyncio.Task[Any]] = set()
+        self.engine: Engine = settings.engine or LocalEngine(concurrency=settings.concurrency)
         self.intake = Intake(
             self.store, self.gate, self._submit, lease_s=lease_s, telemetry=self.telemetry
         )
@@ -85,6 +90,9 @@ class Runtime:
         self.drain = Drain(self.begin_drain)
         self._streams = streams
         self._drain_s = settings.drain_s
+        self._place = Workplace(
+            self.runner.run, self.store.sent, settings.concurrency, settings.works
+        )
         self._counts = Counts(
             running=lambda: len(self.runner.running),
             queued=lambda: len(list(self.engine.held())),
@@ -127,11 +135,15 @@ class Runtime:
         await self.store.meet()
         self.pulse.open(self.engine.held)
         await self.hub.open()
-        await self.engine.serve(self.runner.run)
+        await self.engine.serve(self._place)
         self.watchdog.open()
         self.drain.open()
         self._streams.draining = False
         self.telemetry.add(self._counts)
+
+    def hurry(self) -> None:
+        """Do not wait for what still runs: stop it now."""
+        self.runner.stop_all(Why.DRAIN)
 
     async def aclose(self) -> None:
         """Drain: give back what waits, let what runs come to its end, stop what does not."""
@@ -141,17 +153,30 @@ class Runtime:
         await self.watchdog.aclose()
         waiting = self.engine.stop_taking()
         await self._give_back(waiting)
-        await self.engine.aclose(self._drain_s)
+        await self._quiet(self._drain_s)
         self.runner.stop_all(Why.DRAIN)
-        await self.engine.aclose(STOP_S)
+        await self._quiet(STOP_S)
         self.runner.kill_all()
         self.runner.gave_up.set()
-        await self.engine.aclose(STOP_S)
+        await self._quiet(STOP_S)
         if left := self.runner.running:
             logger.warning("%d jobs did not stop; their leases will run out", len(left))
+        await self.engine.leave()
         await self.hub.aclose()
         await asyncio.to_thread(self.pulse.close)
         await self.link.aclose()
+
+    async def _quiet(self, within_s: float) -> None:
+        """Return when nothing runs here any more, or after *within_s* seconds."""
+        visits = [asyncio.wait(self._visits, timeout=within_s)] if self._visits else []
+        await asyncio.gather(self.engine.aclose(within_s), *visits)
+
+    def visit(self, run: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Begin a run that no engine has brought; closing waits for it as for all others."""
+        task = asyncio.create_task(run, name="headway-visit")
+        self._visits.add(task)
+        task.add_done_callback(self._visits.discard)
+        return task
 
     async def _give_back(self, job_ids: list[str]) -> None:
         jobs = await asyncio.gather(*(self._release(i) for i in job_ids), return_exceptions=True)

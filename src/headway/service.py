@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
@@ -52,6 +53,8 @@ class Service:
         self._server: Server | None = None
         self._opened = 0
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = os.getpid()
+        self._parents: list[object] = []
         self.background = Background(self)
         """Opens it where there is no loop."""
         self.streams = Streams(limits=settings.limits)
@@ -147,11 +150,11 @@ class Service:
 
         `async with headway.report("Nightly import", owner="ann") as progress:`; or `with`, where
         there is no loop: it opens Headway in a thread of its own, if it is not open, and closes it
-        with the block. The job runs from the first line of the block to its end, has a lease, and
-        can be cancelled: the block raises `JobCancelled` then, as a coroutine where it awaits, else
-        at the next report or step. `current_progress()` finds it. What the block raises is shown
-        as with tasks, and goes on. If the process dies, the job has failed: `lost`. It cannot be
-        tried again from the page.
+        with the block; `with headway:` around several keeps it open. The job runs from the first
+        line of the block to its end, has a lease, and can be cancelled: the block raises
+        `JobCancelled` then, as a coroutine where it awaits, else at the next report or step.
+        `current_progress()` finds it. What the block raises is shown as with tasks, and goes on. If
+        the process dies, the job has failed: `lost`. It cannot be tried again from the page.
 
         Args:
             title: what the owner sees, cut to 200 characters.
@@ -169,8 +172,8 @@ class Service:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
-        """The loop on which it is open; None while it is not."""
-        return self._loop
+        """The loop on which it is open in this process; None while it is not."""
+        return self._loop if self._pid == os.getpid() else None
 
     def runtime(self, act: str) -> Runtime:
         """What lives while it is open; for rooms of Headway.
@@ -372,6 +375,8 @@ class Service:
             ServerError: the embedded Valkey cannot run here; the message says what to set.
             StoreUnavailable: the store does not answer.
         """
+        if self._pid != os.getpid():
+            self._leave_to_parent()
         self._opened += 1
         if self._opened == 1:
             try:
@@ -400,6 +405,31 @@ class Service:
             await runtime.aclose()
             self._closing = None
         await self._close_server()
+
+    def _leave_to_parent(self) -> None:
+        # A forked child finds it open, but the loop and the threads are its parent's. They are
+        # kept: what the collector made of them would be felt through the sockets that both have.
+        self._parents += [self._runtime, self._closing, self._server, self._loop]
+        self._runtime = self._closing = self._server = self._loop = None
+        self._opened, self._pid = 0, os.getpid()
+
+    def __enter__(self) -> Self:
+        """Open it where there is no loop, in a thread of its own: reports in the block, and those
+        of other threads, find it open. Blocks, and raises what `async with` does.
+
+        Raises:
+            BadInput: a loop runs in this thread: `async with` is meant.
+        """
+        self.background.enter()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.background.leave()
 
     @asynccontextmanager
     async def working(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from headway.engine import Engine
 from headway.errors import BadInput
 from headway.keys import Keys
 from headway.limits import Limits
@@ -38,7 +39,7 @@ class Settings:
     url: str | None = field(default=None, repr=False)  # there may be a password in it
     prefix: str = PREFIX
     state_dir: str | os.PathLike[str] | None = None
-    engine: Any = None
+    engine: Engine | None = None
     identify: Ask | None = None
     operator: Ask | None = None
     rate_key: Ask | None = None
@@ -50,6 +51,7 @@ class Settings:
     keep_s: float = KEEP_S
     concurrency: int = CONCURRENCY
     path: str = "/jobs"
+    works: bool = False  # it was opened as a worker of an engine that has some
 
     def __post_init__(self) -> None:
         for name, least in (("lease_s", 1.0), ("keep_s", 1.0), ("drain_s", 0.0)):

@@ -184,9 +184,53 @@ local function owns(record, worker, attempt)
   return r[1] == 'running' and r[2] == worker and r[3] == attempt
 end
 
+-- For the acts that look at many jobs, see `overview`.
+
+-- Whether *one* comes after *other* in a list: it is older, or of the same moment and its id is higher.
+local function behind(one, other)
+  return one[1] < other[1] or (one[1] == other[1] and one[2] > other[2])
+end
+
+-- Whether state, task and owner are those asked for, which stand in argv from *at* on; '' = any.
+local function fits(r, argv, at)
+  for n = 1, 3 do
+    if argv[at + n - 1] ~= '' and r[n] ~= argv[at + n - 1] then return false end
+  end
+  return true
+end
+
+-- The latest ended jobs of the partitions keys[from], …, that ended no later than *highest*: each as
+-- { score, id, stem of its record }, in order; and up to which score more may be missing, or -1.
+local function latest(keys, from, chunk, highest)
+  local found, horizon = {}, -1
+  for i = from, #keys do
+    local stem = string.gsub(keys[i], ':ends$', ':job:')
+    local some = redis.call('ZREVRANGEBYSCORE', keys[i], highest, '-inf', 'WITHSCORES',
+      'LIMIT', 0, chunk)
+    for n = 1, #some, 2 do found[#found + 1] = { tonumber(some[n + 1]), some[n], stem } end
+    if #some == 2 * chunk then horizon = math.max(horizon, tonumber(some[#some])) end
+  end
+  local sure = {}
+  for _, one in ipairs(found) do
+    if one[1] > horizon then sure[#sure + 1] = one end
+  end
+  table.sort(sure, function(one, other) return behind(other, one) end)
+  return sure, horizon
+end
+
+local function flat(found)
+  local told = {}
+  for _, one in ipairs(found) do
+    told[#told + 1] = one[2]
+    told[#told + 1] = ms(one[1])
+  end
+  return told
+end
+
 ---- act create
 -- KEYS  record, leases, [single-flight key]
--- ARGV  id, worker, lease_ms, parent or '', its attempt, then field, value, … of the record
+-- ARGV  id, worker, lease_ms, parent or '', its attempt, '1' (this worker runs it already) or '', then
+--       field, value, … of the record
 -- Returns {'created'|'reused', record…}, or {'late'}. Repeated with the same id: the same again.
 -- Only the attempt that runs may start children. Once its job has ended nobody would end them; if
 -- another attempt runs, that one decides. Refused, not created as cancelled: a record that says so
@@ -205,13 +249,14 @@ if key then
   redis.call('SET', key, id)
 end
 local now = now_ms()
-redis.call('HSET', record, unpack(ARGV, 6))
+redis.call('HSET', record, unpack(ARGV, 7))
 redis.call('HSET', record, 'id', id, 'worker', ARGV[2], 'state', 'queued', 'attempt', '0',
   'rev', '1', 'key', key or '', 'created', ms(now), 'updated', ms(now))
 if parent then
   redis.call('HSET', record, 'parent', ARGV[4])
   redis.call('SADD', kids_key(parent), id)
 end
+if ARGV[6] == '1' then begin(record, ARGV[2]) end
 lease(leases, id, now + ARGV[3])
 return { 'created', redis.call('HGETALL', record) }
 
@@ -258,6 +303,21 @@ return redis.call('HGET', record, 'cancel') == '1' and 'cancel' or 'ok'
 -- Renews the leases of jobs that wait in this process's queue. Ended ones are not revived.
 local deadline = ms(now_ms() + ARGV[1])
 for i = 2, #ARGV do redis.call('ZADD', KEYS[1], 'XX', deadline, ARGV[i]) end
+return 'ok'
+
+---- act sent
+-- KEYS  record, leases
+-- ARGV  id, worker, resend_ms
+-- A message about a queued job that this worker held is out: nobody holds it now. If it is still
+-- queued after resend_ms, or when it has waited for four times as long as until now, the message may
+-- be lost, and whoever looks first sends another. Returns 'ok', or 'late' if it is not held here.
+local record, leases, id = KEYS[1], KEYS[2], ARGV[1]
+local r = redis.call('HMGET', record, 'state', 'worker', 'retry_at', 'updated')
+local now = now_ms()
+local waits = r[3] and tonumber(r[3]) > now -- it was run in no time, and has another attempt here
+if r[1] ~= 'queued' or r[2] ~= ARGV[2] or waits then return 'late' end
+redis.call('HSET', record, 'worker', '')
+lease(leases, id, now + math.max(tonumber(ARGV[3]), 3 * (now - r[4])))
 return 'ok'
 
 ---- act finish
@@ -400,6 +460,93 @@ for _, ends in ipairs(KEYS) do
   end
 end
 return gone
+
+---- act living
+-- KEYS  leases, …
+-- ARGV  most (looked at), limit, place: created and id (-1 and '' = the top), state, task, owner
+--       ('' = any)
+-- Returns id, created, id, created, … of live jobs behind the place that fit, the newest first, those
+-- of one moment by their ids. Writes nothing.
+local left, limit = tonumber(ARGV[1]), tonumber(ARGV[2])
+local place = { tonumber(ARGV[3]), ARGV[4] }
+local first = {}
+for _, leases in ipairs(KEYS) do
+  local stem = string.gsub(leases, ':leases$', ':job:')
+  local ids = left > 0 and redis.call('ZRANGE', leases, 0, left - 1) or {}
+  left = left - #ids
+  for _, id in ipairs(ids) do
+    local one = { tonumber(redis.call('HGET', stem .. id, 'created')), id }
+    local ahead = #first < limit or behind(first[limit], one)
+    if one[1] and ahead and (place[1] < 0 or behind(one, place)) then
+      local r = redis.call('HMGET', stem .. id, 'state', 'task', 'owner')
+      if fits(r, ARGV, 5) then
+        local at = #first + 1
+        while at > 1 and behind(first[at - 1], one) do at = at - 1 end
+        table.insert(first, at, one)
+        first[limit + 1] = nil
+      end
+    end
+  end
+end
+return flat(first)
+
+---- act ended
+-- KEYS  ends, …
+-- ARGV  chunk (asked of each partition), limit, place: score and id ('+inf' and '' = the top),
+--       state, task, owner ('' = any)
+-- Looks at ended jobs in order, the latest first, those of one moment by their ids, as far as it is
+-- sure of the order: what ended no later than the last one of a partition that has more to give waits
+-- for the next time. Returns '1' if there may be more or '', then the place it came to (or nothing),
+-- then id, score, id, score, … of those that fit. Writes nothing.
+local chunk, limit = tonumber(ARGV[1]), tonumber(ARGV[2])
+local place = { tonumber(ARGV[3]) or math.huge, ARGV[4] }
+local sure, horizon
+repeat
+  sure, horizon = latest(KEYS, 1, chunk, ARGV[3])
+  local kept = {}
+  for _, one in ipairs(sure) do
+    if behind(one, place) then kept[#kept + 1] = one end
+  end
+  sure = kept
+  chunk = chunk * 8 -- so many ended within one millisecond
+until #sure > 0 or horizon < 0
+local found, seen = {}, 0
+while seen < #sure and #found < limit do
+  seen = seen + 1
+  local one = sure[seen]
+  local r = redis.call('HMGET', one[3] .. one[2], 'state', 'task', 'owner')
+  if fits(r, ARGV, 5) then found[#found + 1] = one end
+end
+local more = (seen < #sure or horizon >= 0) and '1' or ''
+local last = sure[seen]
+return { more, last and ms(last[1]) or '', last and last[2] or '', unpack(flat(found)) }
+
+---- act figures
+-- KEYS  leases, …, ends, … (so many of each)
+-- ARGV  most (live, looked at), chunk (asked of each partition), most (ended)
+-- Returns now_ms, queued, running, '1' if some of the ended were left out or '', then for each of the
+-- newest ended jobs, the latest first: state, created, started or '', finished. Writes nothing.
+local half, left = #KEYS / 2, tonumber(ARGV[1])
+local count = { queued = 0, running = 0 }
+for i = 1, half do
+  local stem = string.gsub(KEYS[i], ':leases$', ':job:')
+  local ids = left > 0 and redis.call('ZRANGE', KEYS[i], 0, left - 1) or {}
+  left = left - #ids
+  for _, id in ipairs(ids) do
+    local state = redis.call('HGET', stem .. id, 'state')
+    if count[state] then count[state] = count[state] + 1 end
+  end
+end
+local sure, horizon = latest(KEYS, half + 1, tonumber(ARGV[2]), '+inf')
+local cut = horizon >= 0 or #sure > tonumber(ARGV[3])
+local told = { ms(now_ms()), count.queued, count.running, cut and '1' or '' }
+for i = 1, math.min(#sure, tonumber(ARGV[3])) do
+  local r = redis.call('HMGET', sure[i][3] .. sure[i][2], 'state', 'created', 'started', 'finished')
+  if r[4] then
+    for n = 1, 4 do told[#told + 1] = r[n] or '' end
+  end
+end
+return told
 
 ---- act forget
 -- KEYS  record, leases, ends

@@ -224,8 +224,11 @@ class Store(_Acts):
         keys = [*self._two(job_id), *([self.keys.flight(job_id, flight)] if flight else [])]
         fixed = dict(record)
         parent = fixed.pop("parent", ""), fixed.pop("parent_attempt", "")
+        begun = fixed.pop("begun", "")
         fields = [part for pair in fixed.items() for part in pair]
-        create = self._act("create", keys, job_id, self.worker, _ms(lease_s), *parent, *fields)
+        create = self._act(
+            "create", keys, job_id, self.worker, _ms(lease_s), *parent, begun, *fields
+        )
         owner = record.get("owner")
         # Before it is known who has the key, the index may not name this id: it may never exist.
         sure = not (flight or parent[0])
@@ -283,6 +286,13 @@ class Store(_Acts):
             handed=int(record.get("handed", "0")),
             context=Context.decoded(record.get("context")),
         )
+
+    def sent(self, job_id: str, resend_s: float) -> None:
+        """A message about a job that waited here is out; nobody holds it now. Does not wait.
+
+        Lost, this costs a second message at most: the job is held here until its lease is over.
+        """
+        self._link.post(self._act("sent", self._two(job_id), job_id, self.worker, _ms(resend_s)))
 
     async def finish(self, job: Job, settled: Settled) -> bool:
         """Write how the run ended. False: the job is no longer ours, and nothing was written."""

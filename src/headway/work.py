@@ -10,7 +10,7 @@ import asyncio
 import ctypes
 import logging
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import Any, Final, Protocol
 
@@ -89,7 +89,7 @@ class CoroutineWork:
         if self._running is None:
             call = _Call(self._task, self._args, self.source, copy_context())
             self._running = asyncio.get_running_loop().create_task(
-                _contained(call()), name=f"headway-{self._task.name}", context=call.context
+                _contained(call), name=f"headway-{self._task.name}", context=call.context
             )
         try:
             await asyncio.wait({self._running})
@@ -191,8 +191,9 @@ def carried(error: BaseException) -> BaseException:
     return wrapped
 
 
-async def _contained(coroutine: Coroutine[Any, Any, Any]) -> Any:
+async def _contained(call: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    # Called here and not before: a task that is cancelled before its first step never gets here.
     try:
-        return await coroutine
+        return await call()
     except SystemExit as error:  # `sys.exit()` in a task ends the task, and not the server
         raise carried(error) from error

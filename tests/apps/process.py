@@ -188,6 +188,22 @@ class Apps:
         In the command {app} and {port} stand for these. The settings go into the environment.
         """
         command = command or ("uvicorn", "{app}", "--port", "{port}", "--log-level", "warning")
+        return self._run(command, app, cwd, settings).await_answer()
+
+    def work(self, *command: str, ready: str, cwd: Path = HERE, **settings: float | str) -> App:
+        """Start a worker, and wait until it says that it is *ready*."""
+        worker = self._run(command, "works:app", cwd, settings)
+
+        def is_ready() -> bool:
+            assert worker.process.poll() is None, f"the worker ended at once:\n{worker.log}"
+            return ready in worker.log
+
+        wait_until(f"a worker says {ready!r}", is_ready)
+        return worker
+
+    def _run(
+        self, command: tuple[str, ...], app: str, cwd: Path, settings: dict[str, float | str]
+    ) -> App:
         port = free_port()
         words = [word.format(app=app, port=port) for word in command]
         env = {
@@ -203,7 +219,7 @@ class Apps:
         log = self.folder / f"server{len(self._apps)}.log"
         served = App([PYTHON, "-m", *words], port, log, cwd, **env)
         self._apps.append(served)
-        return served.await_answer()
+        return served
 
     def lines(self) -> list[str]:
         """What the tasks have written into their journal."""

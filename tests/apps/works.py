@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from importlib import import_module
 from typing import Any
 
 from quart import Quart, Response, request
@@ -15,6 +16,14 @@ from headway.quart import Headway
 
 STEP_S = 0.02
 
+
+def engine() -> Any:
+    """The one that the environment names; without it jobs run in this process."""
+    if "ENGINE" not in os.environ:
+        return None
+    return import_module("brokers").engine_of(os.environ["ENGINE"])
+
+
 app = Quart(__name__)
 app.config["RESPONSE_TIMEOUT"] = 1
 headway = Headway(
@@ -24,6 +33,7 @@ headway = Headway(
     drain_s=float(os.environ.get("DRAIN_S", "1")),
     limits=Limits(jobs_per_owner=None, starts_per_minute=None),
     concurrency=int(os.environ.get("CONCURRENCY", "32")),
+    engine=engine(),
 )
 
 
@@ -125,6 +135,11 @@ async def block(progress: Progress, name: str, seconds: float, again_s: float) -
     time.sleep(seconds)
 
 
+@headway.task
+async def nothing() -> None:
+    """Done at once."""
+
+
 TASKS = {task.name: task for task in (once, again, count, resume, thread, blind, block, child)}
 
 
@@ -136,6 +151,13 @@ async def start(task: str) -> Response:
     )
     response: Response = await headway.reply(job)
     return response
+
+
+@app.post("/many/<int:number>")
+async def many(number: int) -> dict[str, list[str]]:
+    """Start so many jobs that do nothing; their ids."""
+    starting = (nothing.start() for _ in range(number))
+    return {"ids": [job.id for job in await asyncio.gather(*starting)]}
 
 
 @app.get("/streams")

@@ -1,0 +1,1 @@
+"""One suite for all engines: what must hold, whatever carries the messages."""
