@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
-from headway import EVERYONE, Headway, Job, JobError, Progress, current_progress
+from headway import EVERYONE, Headway, Job, JobError, Progress, State, current_progress
 from headway.errors import AlreadyRunning, BadInput, JobCancelled, NotOpen, TaskError
 from tests.apps.life import visiting
 from tests.conftest import DEADLINE_S, MakeHeadway, Until
@@ -62,7 +63,7 @@ async def test_block_is_a_job(headway: Headway, until: Until) -> None:
     [
         (JobError("Row 7 has no name", code="no_name"), ("no_name", "Row 7 has no name")),
         (ValueError("inside"), ("exception", "Something went wrong")),
-        (KeyboardInterrupt(), ("interrupted", "The server was stopped while this was running")),
+        (KeyboardInterrupt(), ("interrupted", "This was stopped before its end")),
         (SystemExit(3), ("exception", "Something went wrong")),
     ],
     ids=["told", "not-told", "interrupted", "exits"],
@@ -136,6 +137,164 @@ async def test_block_that_others_cancel_was_interrupted(headway: Headway) -> Non
     job = await only_job(headway)
 
     assert job.state == "failed"
+    assert job.error is not None
+    assert job.error.code == "interrupted"
+
+
+async def test_block_that_others_cancel_too_goes_on_so(headway: Headway) -> None:
+    """What a timeout or a task group has cancelled does not look as if only its job had been."""
+    begun, cleans = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        async with headway.report("Work"):
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cleans.set()
+                await asyncio.Event().wait()
+
+    working = asyncio.create_task(work())
+    await begun.wait()
+    await headway.cancel((await only_job(headway)).id)
+    await cleans.wait()
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await working
+
+    assert not isinstance(caught.value, JobCancelled)
+    assert (await only_job(headway)).state == "cancelled"
+
+
+async def test_inner_block_is_stopped_with_the_outer_one(headway: Headway) -> None:
+    """Only the job that was cancelled is `cancelled`, and only its block raises JobCancelled."""
+    begun = asyncio.Event()
+    inner: list[BaseException] = []
+
+    async def work() -> None:
+        async with headway.report("Outer"):
+            try:
+                async with headway.report("Inner"):
+                    begun.set()
+                    await asyncio.Event().wait()
+            except asyncio.CancelledError as error:
+                inner.append(error)
+                raise
+
+    working = asyncio.create_task(work())
+    await begun.wait()
+    outer = next(job for job in (await headway.overview()).jobs if job.title == "Outer")
+    await headway.cancel(outer.id)
+    with pytest.raises(JobCancelled):
+        await working
+    ends = {job.title: job for job in (await headway.overview()).jobs}
+
+    assert [type(error) for error in inner] == [asyncio.CancelledError]
+    assert ends["Outer"].state == "cancelled"
+    assert ends["Inner"].error is not None
+    assert ends["Inner"].error.code == "interrupted"
+
+
+async def test_block_that_is_cancelled_while_it_is_entered(
+    make_headway: MakeHeadway, until: Until
+) -> None:
+    """Whenever others cancel it: no job runs on without its block, and keeps its key."""
+    async with make_headway(lease_s=1.0) as headway:
+
+        async def work(turns: int) -> None:
+            async with headway.report("Work", key=f"after {turns}"):
+                await asyncio.Event().wait()
+
+        for turns in range(60):
+            working = asyncio.create_task(work(turns))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            working.cancel()
+            await asyncio.wait({working})
+
+        async def over() -> bool:
+            return all(job.state.terminal for job in (await headway.overview()).jobs)
+
+        await until(over, "all have ended")
+        codes = {job.error.code for job in (await headway.overview()).jobs if job.error}
+
+    assert codes <= {"interrupted", "lost"}
+
+
+async def test_job_that_is_cancelled_while_it_is_entered(
+    headway: Headway, make_headway: MakeHeadway
+) -> None:
+    """Whenever its owner cancels it: the block raises JobCancelled, or is not even entered."""
+    other = make_headway()
+    begun: list[int] = []
+
+    def cancel_all() -> int:
+        """On another loop, while this one stands still."""
+        jobs = [
+            job for job in other.background.call(other.overview()).jobs if not job.state.terminal
+        ]
+        for job in jobs:
+            other.background.call(other.cancel(job.id))
+        return len(jobs)
+
+    async def work(turns: int) -> None:
+        async with headway.report("Work"):
+            begun.append(turns)
+            await asyncio.Event().wait()
+
+    await asyncio.to_thread(other.__enter__)
+    for turns in itertools.count():
+        working = asyncio.create_task(work(turns))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        last = turns in begun
+        while not cancel_all():
+            await asyncio.sleep(0)
+        with pytest.raises(JobCancelled):
+            await working
+        if last:
+            break
+    await asyncio.to_thread(other.__exit__, None, None, None)
+
+    assert len(begun) < turns
+    assert {job.state for job in (await headway.overview()).jobs} == {State.CANCELLED}
+
+
+async def test_generator_that_is_closed_elsewhere(headway: Headway) -> None:
+    """A block in a generator ends wherever that is closed, and not as if its work were done."""
+
+    async def rows() -> AsyncGenerator[int, None]:
+        async with headway.report("Work"):
+            yield 1
+            yield 2
+
+    found = rows()
+    first = await asyncio.ensure_future(anext(found))
+    await asyncio.create_task(found.aclose())
+    job = await only_job(headway)
+
+    assert first == 1
+    assert job.error is not None
+    assert job.error.code == "interrupted"
+
+
+async def test_headway_that_closes_stops_the_block(make_headway: MakeHeadway) -> None:
+    """Closing waits for it as for a task, so that its end is written."""
+    headway, begun = make_headway(), asyncio.Event()
+
+    async def work() -> None:
+        async with headway.report("Work"):
+            begun.set()
+            await asyncio.Event().wait()
+
+    async with headway:
+        working = asyncio.create_task(work())
+        await begun.wait()
+    with pytest.raises(JobCancelled, match="drain"):
+        await working
+    async with headway:
+        job = await only_job(headway)
+
     assert job.error is not None
     assert job.error.code == "interrupted"
 
@@ -224,6 +383,100 @@ def test_script_reports(make_headway: MakeHeadway) -> None:
     assert asyncio.run(look()) == {("Outer", "succeeded", 5), ("Inner", "succeeded", 0)}
 
 
+def test_headway_is_kept_open(make_headway: MakeHeadway) -> None:
+    """`with headway:` opens it for all blocks of the process, and closes it behind them."""
+    headway = make_headway()
+
+    with headway as opened:
+        loop = headway.loop
+        for name in ("First", "Second"):
+            with headway.report(name):
+                assert headway.loop is loop
+
+    assert opened is headway
+    assert loop is not None
+    assert loop.is_closed()
+    assert headway.loop is None
+
+
+def test_threads_report_at_once(make_headway: MakeHeadway) -> None:
+    """Blocks of several threads share one Headway, and each finds its own progress."""
+    headway = make_headway()
+    together = threading.Barrier(4)
+    found: list[bool] = []
+
+    def work(number: int) -> None:
+        for _ in range(3):
+            with headway.report(f"Work {number}", owner="ann") as progress:
+                found.append(current_progress() is progress)
+                for _ in progress.track(range(number)):
+                    pass
+            together.wait(DEADLINE_S)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE_S)
+
+    async def look() -> list[tuple[str, str, float]]:
+        async with headway:
+            jobs = await headway.list(owner="ann")
+            return sorted((job.title, job.state.value, job.progress.done) for job in jobs)
+
+    assert found == [True] * 12
+    assert asyncio.run(look()) == [(f"Work {n}", "succeeded", n) for n in range(4) for _ in "abc"]
+
+
+def test_block_that_is_not_entered_leaves_nothing(make_headway: MakeHeadway) -> None:
+    """The key is another's: the block is not run, and the other one goes on."""
+    headway = make_headway()
+    threads = threading.active_count()
+
+    with headway.report("First", key="nightly"):
+        with pytest.raises(AlreadyRunning):
+            headway.report("Second", key="nightly").__enter__()
+        loop = headway.loop
+
+    assert loop is not None
+    assert headway.loop is None
+    assert threading.active_count() == threads
+
+
+async def test_thread_that_outlives_the_loop(make_headway: MakeHeadway, until: Until) -> None:
+    """It is stopped when it can be; its end can be written nowhere, so its lease runs out."""
+    begun, closed = threading.Event(), threading.Event()
+    stopped: list[bool] = []
+
+    def work(headway: Headway) -> None:
+        try:
+            with headway.report("Work", owner="ann"):
+                begun.set()
+                closed.wait(DEADLINE_S)
+        except JobCancelled:
+            stopped.append(True)
+
+    async def app(headway: Headway) -> threading.Thread:
+        async with headway:
+            thread = threading.Thread(target=work, args=(headway,))
+            thread.start()
+            await until(begun.is_set, "it has begun")
+        return thread
+
+    headway = make_headway(lease_s=1.0)
+    thread = await asyncio.to_thread(asyncio.run, app(headway))
+    closed.set()
+    await asyncio.to_thread(thread.join, DEADLINE_S)
+    async with headway:
+        (job,) = await headway.list(owner="ann")
+        async for now in headway.watch(job.id):
+            job = now
+
+    assert stopped == [True]
+    assert job.error is not None
+    assert job.error.code in {"interrupted", "lost"}
+
+
 @pytest.mark.parametrize("reports", [True, False], ids=["in-its-loop", "in-a-step"])
 async def test_thread_is_cancelled(headway: Headway, until: Until, reports: bool) -> None:
     """Of an open Headway a thread uses the loop; cancelled, it stops at its next report or step."""
@@ -300,12 +553,61 @@ async def test_script_that_is_killed_is_shown(
     assert (job.state, job.error.code, job.attempt) == ("failed", "lost", 1)
 
 
+FORKS = """
+import os, sys
+from headway import Headway
+headway = Headway(sys.argv[1], prefix=sys.argv[2])
+with headway.report("Parent", owner="ann"):
+    child = os.fork()
+    if not child:
+        with headway.report("Child", owner="ann") as progress:
+            progress.advance(7)
+        sys.exit(5)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5
+"""
+YIELDS = """
+import sys
+from headway import Headway
+headway = Headway(sys.argv[1], prefix=sys.argv[2])
+def rows():
+    with headway.report("Rows", owner="ann"):
+        yield 1
+        yield 2
+found = rows()
+print(next(found))
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        (FORKS, [("Child", "succeeded", 7), ("Parent", "succeeded", 0)]),
+        (YIELDS, [("Rows", "failed", 0)]),
+    ],
+    ids=["it-forks", "its-generator-is-not-used-up"],
+)
+async def test_script_that_leaves_nothing_open(
+    headway: Headway, url: str, prefix: str, script: str, expected: list[Any]
+) -> None:
+    """A fork reports by itself, though Headway was open; no block keeps a script from ending."""
+    command = [sys.executable, "-W", "ignore:This process", "-c", script, url, prefix]
+    told = await asyncio.to_thread(
+        subprocess.run, command, capture_output=True, text=True, check=False, timeout=DEADLINE_S * 2
+    )
+    jobs = await headway.list(owner="ann")
+
+    assert (told.returncode, told.stderr) == (0, "")
+    assert sorted((job.title, job.state.value, job.progress.done) for job in jobs) == expected
+
+
 async def test_everybody_may_watch(make_headway: MakeHeadway) -> None:
     """A report of everyone is found by every visitor."""
     headway = make_headway(identify=lambda scope: "bob")
-    async with visiting(headway.asgi) as client:
-        async with headway.report("Import", owner=EVERYONE) as progress:
-            seen: httpx.Response = await client.get(f"/{progress.job_id}")
+    async with (
+        visiting(headway.asgi) as client,
+        headway.report("Import", owner=EVERYONE) as progress,
+    ):
+        seen: httpx.Response = await client.get(f"/{progress.job_id}")
 
     assert (seen.status_code, seen.json()["state"]) == (200, "running")
     assert isinstance(progress, Progress)

@@ -8,13 +8,17 @@ that the runner treats it like all others.
 from __future__ import annotations
 
 import asyncio
+import atexit
+import logging
+import os
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import wait
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
-from headway.errors import AlreadyRunning, BadInput, JobCancelled, JobError
+from headway.errors import AlreadyRunning, BadInput, JobCancelled, JobError, NotOpen
 from headway.intake import record_of
 from headway.job import PARTITIONS, REPORT, flight_of, new_id
 from headway.progress import Progress, _current
@@ -26,6 +30,11 @@ from headway.work import INTERRUPT_S, carried, interrupt_thread
 __all__ = ["Background", "Host", "Report", "report_start"]
 
 T = TypeVar("T")
+
+LOOK_S: Final = 1.0  # between two looks whether the loop that a thread waits for is still there
+STOPPED: Final = (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)
+
+logger = logging.getLogger("headway.report")
 
 
 class Host(Protocol):
@@ -53,13 +62,19 @@ class Report:
         self._host = host
         self._start = start
         self._stand: _Stand | None = None
-        self._body: _Coroutine | _Thread | None = None
+        self._pid = 0
         self._token: Any = None
 
+    # ── with a loop ───────────────────────────────────────────────────────────────────────────
+
     async def __aenter__(self) -> Progress:
-        body = self._body = _Coroutine()
-        self._stand = _Stand(self._host.runtime("report"), self._start, body)
-        progress = await self._stand.begin()
+        body = _Coroutine()
+        stand = self._stand = _Stand(self._host.runtime("report"), self._start, body)
+        try:
+            progress = await stand.begin()
+        except asyncio.CancelledError as error:
+            await self._over(stand, body, error)
+            raise
         self._token = _current.set(progress)
         return progress
 
@@ -69,23 +84,30 @@ class Report:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        assert self._stand is not None
-        assert self._body is not None
-        _current.reset(self._token)
-        why = self._body.leave()
-        await asyncio.shield(asyncio.ensure_future(self._stand.end(error, why)))
-        if why is not None and isinstance(error, asyncio.CancelledError):
+        stand = self._stand
+        assert stand is not None
+        assert isinstance(stand.body, _Coroutine)
+        _put_back(self._token)
+        await self._over(stand, stand.body, error)
+
+    async def _over(self, stand: _Stand, body: _Coroutine, error: BaseException | None) -> None:
+        why = body.leave()
+        await asyncio.shield(asyncio.ensure_future(stand.end(error, why)))
+        if why is not None and not body.torn and isinstance(error, asyncio.CancelledError):
             raise JobCancelled(why) from None
 
+    # ── without one ───────────────────────────────────────────────────────────────────────────
+
     def __enter__(self) -> Progress:
-        away = self._host.background
+        away, self._pid = self._host.background, os.getpid()
         away.enter()
         try:
-            body = self._body = _Thread()
-            progress = away.call(self._began(body))
-        except BaseException:
-            away.leave()
+            progress = away.call(self._began(_Thread()))
+        except BaseException as error:
+            self._left(error)
             raise
+        # A generator that nobody closes is closed when no thread of ours runs any more.
+        atexit.register(self._left_open)
         self._token = _current.set(progress)
         return progress
 
@@ -99,34 +121,60 @@ class Report:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        assert self._stand is not None
-        assert self._body is not None
-        _current.reset(self._token)
-        why = self._body.leave()
+        self._left(error)
+        atexit.unregister(self._left_open)
+        _put_back(self._token)
+
+    def _left(self, error: BaseException | None) -> None:
         try:
-            self._host.background.call(self._stand.end(error, why))
+            self._end(error)
         finally:
             self._host.background.leave()
+
+    def _left_open(self) -> None:
+        """The interpreter exits."""
+        self._end(GeneratorExit())
+        self._stand = None
+
+    def _end(self, error: BaseException | None) -> None:
+        away, stand = self._host.background, self._stand
+        if stand is None or self._pid != os.getpid():  # a fork leaves it, but its parent has not
+            return
+        try:
+            away.call(stand.end(error, stand.body.leave()))
+        except NotOpen:
+            logger.warning("a block of report() outlived Headway, so its end was not written")
+
+
+def _put_back(token: Any) -> None:
+    # A generator that was not used up is closed in whatever context: nothing was set in that one.
+    with suppress(ValueError):
+        _current.reset(token)
 
 
 class _Coroutine:
     """The block, in the task that entered it: it is cancelled like any other."""
 
     def __init__(self) -> None:
-        self._task = asyncio.current_task()
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._cancelling = task.cancelling()
         self._why: str | None = None
         self._over = False
+        self.torn = False
+        """Somebody else has cancelled it, too."""
 
     def stop(self, why: str, progress: Progress) -> None:
-        if not self._over and self._task is not None:
+        if not self._over:
             self._why = why
             self._task.cancel(why)
 
     def leave(self) -> str | None:
         """The block is over. Returns why it was stopped, if it was."""
+        if self._why is not None and not self._over:
+            self.torn = self._task.uncancel() > self._cancelling
         self._over = True
-        if self._why is not None and self._task is not None:
-            self._task.uncancel()
         return self._why
 
 
@@ -151,18 +199,24 @@ class _Thread:
 
     def leave(self) -> str | None:
         """The block is over. Returns why it was stopped, if it was."""
-        with suppress(JobCancelled), self._lock:  # an interruption that came as it was just over
-            self._over = True
+        try:
+            self._close()
+        except JobCancelled:  # an interruption that came when it was just over
+            self._close()
         return self._why
+
+    def _close(self) -> None:
+        with self._lock:
+            self._over = True
 
 
 class _Stand:
     """Stands for the block in the runner, from the claim to the end."""
 
     def __init__(self, runtime: Runtime, start: Start, body: _Coroutine | _Thread) -> None:
+        self.body = body
         self._runtime = runtime
         self._start = start
-        self._body = body
         loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[Progress] = loop.create_future()
         self._over: asyncio.Future[BaseException | None] = loop.create_future()
@@ -174,16 +228,19 @@ class _Stand:
         Raises:
             AlreadyRunning: a job has its key.
             JobCancelled: it was cancelled before it could begin.
+
+        Cancel: call `end()`. What was accepted has ended then, or else its lease runs out.
         """
         start, runtime = self._start, self._runtime
         flight = flight_of(REPORT, start.owner, start.key) if start.key is not None else None
         job_id = new_id(PARTITIONS, flight=flight)
-        record = record_of(start, start.owner)
+        # It runs as soon as it exists: nobody else could ever run it, or end it, if we died here.
+        record = {**record_of(start, start.owner), "begun": "1"}
         job = await runtime.store.create(job_id, record, runtime.lease_s, flight)
         if job.reused:
             raise AlreadyRunning(job.id)
         task = make_task(self._stood, _nowhere, name=REPORT)
-        self._run = asyncio.create_task(runtime.runner.run(job.id, task))
+        self._run = runtime.visit(runtime.runner.run(job.id, task))
         await asyncio.wait({self._run, self._ready}, return_when=asyncio.FIRST_COMPLETED)
         if not self._ready.done():
             await self._run
@@ -195,20 +252,20 @@ class _Stand:
         try:
             error = await asyncio.shield(self._over)
         except asyncio.CancelledError:
-            self._body.stop(progress.stopped or "lost", progress)
+            self.body.stop(progress.stopped or "lost", progress)
             error = await asyncio.shield(self._over)
         if error is not None:
             raise error
 
     async def end(self, error: BaseException | None, why: str | None) -> None:
         """The block is over: write how it ended. *why* it was stopped, if it was."""
-        if isinstance(error, (asyncio.CancelledError, KeyboardInterrupt)) and why is None:
-            error = JobError(INTERRUPTED.title, code=INTERRUPTED.code)  # by others than us
+        if why is None and isinstance(error, STOPPED):
+            error = JobError("This was stopped before its end", code=INTERRUPTED.code)
         elif isinstance(error, SystemExit) and not error.code:
             error = None
         self._over.set_result(carried(error) if error is not None else None)
-        assert self._run is not None
-        await self._run
+        if self._run is not None:
+            await self._run
 
 
 def report_start(title: str, *, owner: str | None, key: str | None, stall_s: float | None) -> Start:
@@ -233,6 +290,10 @@ class Background:
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self._forget()
+
+    def _forget(self) -> None:
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._users = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -246,7 +307,11 @@ class Background:
         """
         with suppress(RuntimeError):
             asyncio.get_running_loop()
-            raise BadInput("report(): in a coroutine, write 'async with headway.report(…)'")
+            raise BadInput(
+                "a loop runs here and may not be blocked: write 'async with', not 'with'"
+            )
+        if self._pid != os.getpid():  # a fork: the thread, and who holds the lock, are the parent's
+            self._forget()
         with self._lock:
             if self._users == 0:
                 self._loop = self._host.loop or self._started()
@@ -254,38 +319,59 @@ class Background:
 
     def leave(self) -> None:
         """Close it, for the last one. Blocks."""
+        if self._pid != os.getpid() or not self._users:  # the parent's, left by a fork
+            return
         with self._lock:
             self._users -= 1
             if self._users == 0 and self._thread is not None:
                 self._stop()
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run it on that loop, and wait for it."""
-        assert self._loop is not None
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        """Run it on that loop, and wait for it. If the wait is interrupted, it is cancelled.
+
+        Raises:
+            NotOpen: the loop was closed meanwhile.
+        """
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            coroutine.close()
+            raise NotOpen("report")
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        try:
+            while not wait({future}, timeout=LOOK_S).done:
+                if loop.is_closed():
+                    raise NotOpen("report")
+        except BaseException:
+            future.cancel()
+            raise
+        return future.result()
 
     def _started(self) -> asyncio.AbstractEventLoop:
-        loop = asyncio.new_event_loop()
+        loop = self._loop = asyncio.new_event_loop()
         # A daemon: a script that dies in the block must be able to.
         self._thread = threading.Thread(target=loop.run_forever, name="headway-loop", daemon=True)
         self._thread.start()
-        self._loop = loop
         try:
             self.call(self._host.__aenter__())
         except BaseException:
-            self._stop(opened=False)
+            self._end_loop()
             raise
+        atexit.register(self._forget)  # then it cannot be closed any more: executors are gone
         return loop
 
-    def _stop(self, *, opened: bool = True) -> None:
+    def _stop(self) -> None:
+        atexit.unregister(self._forget)
+        try:
+            self.call(self._host.__aexit__(None, None, None))
+        finally:
+            self._end_loop()
+
+    def _end_loop(self) -> None:
         loop, thread = self._loop, self._thread
         assert loop is not None
         assert thread is not None
-        try:
-            if opened:
-                self.call(self._host.__aexit__(None, None, None))
-        finally:
-            self._loop = self._thread = None
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
+        self.call(loop.shutdown_default_executor())
+        self._loop = self._thread = None
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
