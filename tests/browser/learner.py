@@ -51,7 +51,8 @@ def install(folder: Path) -> Path:
     typed = "\n".join(block("install").commands)
     assert typed.count(name) == 1
     typed = f"{typed.replace(name, own)}\npwd > '{folder}/here'"
-    env = environment(PIP_CONSTRAINT=str(ROOT / "constraints.txt"))
+    # As a URL: in paths, pip would take a space for the end.
+    env = environment(PIP_CONSTRAINT=(ROOT / "constraints.txt").as_uri())
     subprocess.run(["bash", "-ec", typed], cwd=folder, env=env, check=True)
     return Path((folder / "here").read_text().strip())
 

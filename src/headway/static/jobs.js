@@ -44,7 +44,7 @@ export function createList(host, { announce, HeadwayBar, isOver, JobWatcher, joi
 	const list = make("ul", { part: "list", role: "list" });
 	const none = make("slot", { name: "empty", hidden: true });
 	const foot = make("div", { id: "foot", part: "foot" });
-	const more = make("button", { part: "more", onclick: () => arrange((all = true)) });
+	const more = make("button", { part: "more", hidden: true, onclick: () => arrange((all = true)) });
 	const said = make("span", { role: "status", part: "said" });
 	foot.append(more, said);
 	base.append(list, none, foot);
