@@ -49,7 +49,7 @@ growth: setup
 
 # make fuzz [CASES=10000]: for each door; about three minutes.
 fuzz: setup
-	@FUZZ_EXAMPLES=$(or $(CASES),10000) .venv/bin/python -m pytest -q tests/test_fuzz.py -n auto
+	@FUZZ_EXAMPLES=$(or $(CASES),10000) .venv/bin/python -m pytest -q tests/test_fuzz.py -n auto -m "slow or not slow"
 
 # Asks about each version in constraints.txt, and fails when it gets no answer: without --strict
 # that would count as clean.

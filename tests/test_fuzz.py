@@ -128,7 +128,12 @@ def _of_a_request(given: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name in known and value is not None}
 
 
-@pytest.fixture(params=DOORS)
+@pytest.fixture(
+    params=[
+        door if door in {"asgi", "quart"} else pytest.param(door, marks=pytest.mark.slow)
+        for door in DOORS
+    ]
+)
 def played(request: pytest.FixtureRequest, make_headway: MakeHeadway) -> Iterator[Played]:
     """A site behind each door in turn."""
     played = Played(request.param, make_headway)

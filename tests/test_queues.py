@@ -18,7 +18,7 @@ from tests.apps.process import alive, wait_until
 from tests.conftest import MakeHeadway, OwnServer, Until
 from tests.samples import ROOT, samples_of
 
-pytestmark = [pytest.mark.once, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.once, pytest.mark.slow, pytest.mark.timeout(90)]
 
 PAGE: Final = "report.md"
 SAMPLES: Final = {

@@ -9,7 +9,7 @@ import pytest
 from tests.chaos.plan import Plan
 from tests.chaos.run import run
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 
 @pytest.mark.fault
