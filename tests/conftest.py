@@ -257,7 +257,7 @@ async def end_of(headway: Headway, job: Job) -> Job:
         job = now
     runner = headway._open_runtime("test").runner
     while job.id in runner.running:
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)
     return job
 
 

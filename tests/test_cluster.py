@@ -7,8 +7,6 @@ of it.
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -38,25 +36,17 @@ SECRET: Final = "the secret of a test, long enough"
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    """A place for servers."""
-    folder = Path(tempfile.mkdtemp(prefix="hw"))
-    yield folder
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
-def cluster(folder: Path) -> Iterator[Cluster]:
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
     """Six nodes of this test."""
-    cluster = Cluster(folder / "cluster")
+    cluster = Cluster(tmp_path / "cluster")
     yield cluster
     cluster.close()
 
 
 @pytest.fixture
-def watched(folder: Path) -> Iterator[Watched]:
+def watched(tmp_path: Path) -> Iterator[Watched]:
     """Two servers and three Sentinels of this test."""
-    watched = Watched(folder / "watched")
+    watched = Watched(tmp_path / "watched")
     yield watched
     watched.close()
 
@@ -164,11 +154,11 @@ class Life:
 
 @pytest.mark.parametrize("kind", [Cluster, Watched])
 @pytest.mark.parametrize("oldest", [False, pytest.param(True, marks=SLOW)], ids=["valkey", "redis"])
-async def test_all_that_a_job_does(kind: type[Any], folder: Path, oldest: bool) -> None:
+async def test_all_that_a_job_does(kind: type[Any], tmp_path: Path, oldest: bool) -> None:
     """Keys, logs, groups, cancelling, retries, lists, forgetting, health."""
     if oldest and REDIS is None:
         pytest.skip("there is no redis-server on this machine")
-    with closing(kind(folder / "store", REDIS if oldest else None)) as store:
+    with closing(kind(tmp_path / "store", REDIS if oldest else None)) as store:
         headway = opened(store.url)
         life = Life(headway)
         async with headway:

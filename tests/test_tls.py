@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -26,22 +24,14 @@ SECRET: Final = "the secret of a test, long enough"
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    """A place for servers and certificates."""
-    folder = Path(tempfile.mkdtemp(prefix="hw"))
-    yield folder
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
-def certificate(folder: Path) -> Certificate:
+def certificate(tmp_path: Path) -> Certificate:
     """Of this test's own authority."""
     authority = trustme.CA()
     shown = authority.issue_cert("127.0.0.1")
-    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-    shown.private_key_pem.write_to_path(str(folder / "key.pem"))
-    shown.cert_chain_pems[0].write_to_path(str(folder / "cert.pem"))
-    return Certificate(folder)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    shown.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    shown.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    return Certificate(tmp_path)
 
 
 SLOW: Final = pytest.mark.slow
@@ -54,15 +44,15 @@ SLOW: Final = pytest.mark.slow
         pytest.param("sentinel", marks=SLOW),
     ]
 )
-def url(request: pytest.FixtureRequest, folder: Path, certificate: Certificate) -> Iterator[str]:
+def url(request: pytest.FixtureRequest, tmp_path: Path, certificate: Certificate) -> Iterator[str]:
     """A store of this test that is spoken to over TLS."""
     kinds: dict[str, Any] = {"cluster": Cluster, "sentinel": Watched}
     if request.param == "server":
-        node = Node(folder / "store", *STORE, binary=REDIS, tls=certificate)
+        node = Node(tmp_path / "store", *STORE, binary=REDIS, tls=certificate)
         yield f"rediss://{node.name}"
         node.kill()
         return
-    with closing(kinds[request.param](folder / "store", REDIS, certificate)) as store:
+    with closing(kinds[request.param](tmp_path / "store", REDIS, certificate)) as store:
         yield store.url
 
 

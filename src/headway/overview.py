@@ -18,7 +18,7 @@ from headway.errors import BadInput
 from headway.figures import Ended, Recent, joined
 from headway.job import Job, State
 from headway.keys import Keys
-from headway.store import SCRIPTS, readable
+from headway.store import SCRIPTS, readable, two_by_two
 
 __all__ = ["EVERY", "PAGE", "Filter", "Listing", "Overview"]
 
@@ -120,7 +120,7 @@ class Overview:
         said = await self._act(
             "living", kinds, LIVE_MOST, limit, created, after.job_id, *wanted.wanted
         )
-        found = [_Place(LIVE, -int(ms) / 1000, i) for flat in said for i, ms in _two_by_two(flat)]
+        found = [_Place(LIVE, -int(ms) / 1000, i) for flat in said for i, ms in two_by_two(flat)]
         return sorted(found)[:limit]
 
     async def _ended(
@@ -135,7 +135,7 @@ class Overview:
         came: list[_Place] = []
         ahead: list[_Place] = []
         for more, score, last, *flat in said:
-            found += (_Place(ENDED, -float(at), i) for i, at in _two_by_two(flat))
+            found += (_Place(ENDED, -float(at), i) for i, at in two_by_two(flat))
             came.append(_Place(ENDED, -float(score), last) if last else after)
             ahead += came[-1:] if more == "1" else []
         # What lies behind the place that a partition with more to give came to waits for it.
@@ -204,7 +204,3 @@ def _recent(now: str, queued: int, running: int, cut: str, *flat: str) -> Recent
         for n in range(0, len(flat), 4)
     ]
     return Recent(int(now) / 1000, int(queued), int(running), ended, cut == "1")
-
-
-def _two_by_two(flat: Sequence[str]) -> list[tuple[str, str]]:
-    return list(zip(flat[::2], flat[1::2], strict=True))

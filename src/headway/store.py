@@ -26,7 +26,7 @@ from headway.job import Attempt, Failure, Job, State, is_id
 from headway.keys import Keys
 from headway.limits import LOG_LINES
 
-__all__ = ["Claim", "Lines", "Settled", "Store", "ThreadStore", "readable"]
+__all__ = ["Claim", "Lines", "Settled", "Store", "ThreadStore", "readable", "two_by_two"]
 
 OWNER_INDEX_DAYS: Final = 30  # an index that nobody touched for so long lists nothing that lives
 logger = logging.getLogger("headway.store")
@@ -365,7 +365,7 @@ class Store(_Acts):
                     raise error
                 logger.warning("some leases could not be looked at: %s", error)
                 break
-        return int(good[0][0]) / 1000, [one for found in good for one in _two_by_two(found[1:])]
+        return int(good[0][0]) / 1000, [one for found in good for one in two_by_two(found[1:])]
 
     async def reap(self, job_id: str, lease_s: float, error: Failure, *, adopt: bool) -> Reaped:
         """Deal with one job whose lease is over."""
@@ -382,7 +382,7 @@ class Store(_Acts):
     async def sweep(self, limit: int) -> int:
         """Remove ended jobs whose time is over; at most *limit* a partition. Two round trips."""
         acts = [self._act("sweep", keys, limit) for keys in self._by_slot("ends")]
-        gone = [one for found in await self._link.call_all(acts) for one in _two_by_two(found)]
+        gone = [one for found in await self._link.call_all(acts) for one in two_by_two(found)]
         trims = [Call(None, ("ZREM", self.keys.owner(o), i)) for i, o in gone if o]
         if trims:
             await self._link.call_all(trims)
@@ -492,7 +492,8 @@ def _pairs(flat: Any) -> dict[str, str]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-def _two_by_two(flat: Sequence[str]) -> list[tuple[str, str]]:
+def two_by_two(flat: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs, of what an answer has one after another."""
     return list(zip(flat[::2], flat[1::2], strict=True))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import socket
 import time
@@ -16,24 +17,24 @@ from headway.engines.celery import CeleryEngine
 from headway.errors import BadInput
 from headway.job import State
 from tests.apps.process import wait_until
-from tests.conftest import MakeHeadway
+from tests.conftest import MakeHeadway, Until
 from tests.engines.conftest import KINDS, LEASE_S, Fleet
 
 PREFORK = KINDS[3]
 
 
 @pytest.fixture
-def silent_port() -> Iterator[int]:
+def silent() -> Iterator[socket.socket]:
     """A broker that takes connections, and never says a word."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[1]
+        yield server
 
 
 async def test_broker_that_hangs_does_not_block_the_loop(
-    make_headway: MakeHeadway, silent_port: int
+    make_headway: MakeHeadway, silent: socket.socket, until: Until
 ) -> None:
     """Celery's calls block; the web app accepts, cancels and closes all the same."""
-    app = Celery("t", broker=f"redis://127.0.0.1:{silent_port}")
+    app = Celery("t", broker=f"redis://127.0.0.1:{silent.getsockname()[1]}")
     headway = make_headway(engine=CeleryEngine(app))
     longest_s, ticking = 0.0, True
 
@@ -51,7 +52,7 @@ async def test_broker_that_hangs_does_not_block_the_loop(
     async with headway, asyncio.timeout(20):
         ticker = asyncio.create_task(tick())
         jobs = [await work.start() for _ in range(20)]
-        await asyncio.sleep(1)  # so long the broker has had to block it
+        await until(lambda: select.select([silent], [], [], 0)[0], "the broker is called")
         cancelled = await headway.cancel(jobs[-1].id)
         waiting = await headway.get(jobs[0].id)
         ticking = False
