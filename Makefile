@@ -4,8 +4,8 @@
 
 help:
 	@echo "make demo    serve the demo on http://localhost:5000/"
-	@echo "make test    lint, types, layers and all tests, browser tests included"
-	@echo "make test-all  the same, every fault with every engine, and Firefox: six minutes more"
+	@echo "make test    lint, types, layers and the tests, browser tests included"
+	@echo "make test-all  the same, chaos, every fault with every engine, other queues, Firefox: longer"
 	@echo "make check   lint, types and layers only"
 	@echo "make chaos   kill, freeze and cut at random, and check what must hold (SEED=…)"
 	@echo "make growth  run 50,000 short jobs, and check that the store is as small as before"

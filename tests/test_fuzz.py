@@ -1,6 +1,6 @@
 """Thousands of requests made up from the OpenAPI document: no answer but those that it knows.
 
-FUZZ_EXAMPLES says how many for each door; `make test` takes the default.
+FUZZ_EXAMPLES says how many for each door; `make test` takes the default, and two of the doors.
 """
 
 from __future__ import annotations
