@@ -6,17 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
+from math import floor
 from typing import Any, Final
+
+from headway.words import SAID, state_of
 
 __all__ = ["fragment", "gone", "news"]
 
-_STATES: Final = {
-    "queued": "Waiting to start",
-    "running": "Running",
-    "succeeded": "Done!",
-    "failed": "Failed",
-    "cancelled": "Cancelled",
-}
 _LEAVES: Final = ' hx-boost="false"'
 # htmx 4 morphs; for htmx 2, which knows no such style, it is what htmx does by default: innerHTML.
 _SWAP: Final = "innerMorph"
@@ -79,24 +75,15 @@ def _forms(document: Mapping[str, Any], more: Mapping[str, str]) -> str:
 
 def _meter(document: Mapping[str, Any]) -> str:
     state, ratio = document["state"], document["progress"]["ratio"]
-    word = _word(document)
+    word = SAID[state_of(document, 0.0)].removesuffix("…")  # nothing moves here
     if state in {"failed", "cancelled", "queued"}:
         return f"<span>{word}</span>"
     name = escape(document["title"])
     if ratio is None and state == "running":
         return f'<progress aria-label="{name}"></progress> <span>{word}</span>'
     ratio = 1.0 if state == "succeeded" else ratio
-    percent = f"{ratio * 100:.0f} %"
+    percent = f"{floor(ratio * 100 + 1e-9)} %"  # 100 % is for the end
     return (
         f'<progress aria-label="{name}" value="{ratio:.4f}" max="1">{percent}</progress>'
         f" <span>{word}, {percent}</span>"
     )
-
-
-def _word(document: Mapping[str, Any]) -> str:
-    """The state, as the element says it."""
-    if document["state"] == "running" and document["cancel_requested"]:
-        return "Cancelling"
-    if document["state"] == "running" and document["stalled"]:
-        return "The worker is silent"
-    return _STATES[document["state"]]

@@ -1,4 +1,4 @@
-"""What a terminal says of a job: in the words of the element. Pure.
+"""What is said of a job where the element does not say it, in the same words. Pure.
 
 It is given status documents, of a store or from a stranger's server: texts in them are made plain.
 """
@@ -43,7 +43,8 @@ SAID: Final = {
 
 
 def state_of(job: Doc, now: float) -> str:
-    """How the job is, in one word: its state, or what says more. *now*: seconds of the epoch."""
+    """How the job is, in one word: its state, or what says more. *now*: seconds of the epoch; 0 if
+    an attempt that is to come counts as such, however late it is."""
     if job["state"] in {State.SUCCEEDED, State.FAILED, State.CANCELLED}:
         return str(job["state"])
     if job["cancel_requested"]:
