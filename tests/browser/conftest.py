@@ -90,8 +90,9 @@ def nobody_works_on(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def name(request: pytest.FixtureRequest) -> str:
-    """Of the job of this test; its orders are kept under it."""
-    return str(request.node.name)
+    """Of the job of this test; its orders are kept under it, and tests of other files may have the
+    same name."""
+    return f"{request.node.path.stem} {request.node.name}"
 
 
 @pytest.fixture

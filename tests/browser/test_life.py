@@ -171,7 +171,7 @@ async def test_twelve_bars_share_one_connection(
     for number in range(12):
         await shows(bar(page, number), "succeeded", "100%")
     await until(lambda: site.streams() == 0, "the stream has ended")
-    await page.wait_for_function("ticking.size == 0")
+    await until(lambda: page.evaluate("ticking.size == 0"), "no timer is left")
     assert asked.all == ["GET /jobs/events"]
 
 

@@ -82,7 +82,9 @@ async def test_next_attempt_is_announced(site: Site, page: Page, name: str) -> N
 # ── time ──────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_work_that_ends_at_once_shows_no_bar(site: Site, page: Page, name: str) -> None:
+async def test_work_that_ends_at_once_shows_no_bar(
+    site: Site, page: Page, name: str, until: Until
+) -> None:
     """Within 400 ms only the outcome is shown, unless the page wants it otherwise."""
     await page.clock.install(time=0)
     await page.clock.pause_at(1_000)
@@ -100,7 +102,7 @@ async def test_work_that_ends_at_once_shows_no_bar(site: Site, page: Page, name:
             await bar(page).evaluate("(bar, job) => { bar.job = job }", job)
             await shows(bar(page), state)
             await page.clock.run_for(100)
-        await page.wait_for_function("seen.has('succeeded')")
+        await until(lambda: page.evaluate("seen.has('succeeded')"), "it is seen")
         found = await page.evaluate("[...seen].filter((state) => state != 'connecting')")
         assert found == seen
 

@@ -10,6 +10,7 @@ from playwright.async_api import Page, expect
 
 from tests.browser.look import bar, part, shows
 from tests.browser.serving import Site
+from tests.conftest import Until
 from tests.packaged import FOLDER
 
 pytestmark = [
@@ -96,14 +97,13 @@ async def test_attributes_are_read(page: Page, site: Site, name: str) -> None:
         assert names(tag, "attributes") <= read
 
 
-async def test_custom_properties_are_used(page: Page, site: Site, name: str) -> None:
+async def test_custom_properties_are_used(page: Page, site: Site, name: str, until: Until) -> None:
     """Each stands in the styles of a bar or of a ring."""
     site.tell(name, total=2, to=1)
     await site.watch(page, await site.begin(page, name), variant="ring")
     await shows(bar(page), "running")
-    await page.wait_for_function(
-        "bars => document.querySelector('headway-bar').shadowRoot.adoptedStyleSheets.length == 2"
-    )
+    sheets = "document.querySelector('headway-bar').shadowRoot.adoptedStyleSheets.length == 2"
+    await until(lambda: page.evaluate(sheets), "the ring has its styles")
 
     css = await bar(page).evaluate(
         """bar => bar.shadowRoot.adoptedStyleSheets
@@ -122,8 +122,9 @@ async def test_events_are_fired(page: Page, site: Site, name: str) -> None:
     for end in ends:
         site.tell(f"{name}{end}", total=2, to=1)
         jobs.append(await site.begin(page, f"{name}{end}"))
+    listen = f"({HEARD})({json.dumps(sorted(names('headway-bar', 'events')))})"
+    await page.add_init_script(listen)  # before the bars connect, which is an event too
     await site.watch(page, *jobs)
-    await page.evaluate(HEARD, sorted(names("headway-bar", "events")))
     for number in range(3):
         await shows(bar(page, number), "running")
 

@@ -11,6 +11,7 @@ from tests.browser.conftest import Browse, Complaints
 from tests.browser.look import bar, part, shows
 from tests.browser.serving import Site
 from tests.browser.test_connection import HIDE
+from tests.conftest import Until
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
@@ -71,7 +72,9 @@ async def test_several_bars_share_the_title(site: Site, page: Page, name: str) -
     await expect(page).to_have_title("Watch")
 
 
-async def test_notification_is_wished_for_by_a_click(site: Site, browse: Browse, name: str) -> None:
+async def test_notification_is_wished_for_by_a_click(
+    site: Site, browse: Browse, name: str, until: Until
+) -> None:
     """Nobody is asked for leave before; at the end it tells the outcome, if the tab is hidden."""
     page = await browse()
     await page.add_init_script(NOTIFICATIONS)
@@ -87,7 +90,7 @@ async def test_notification_is_wished_for_by_a_click(site: Site, browse: Browse,
 
     await page.evaluate(HIDE, True)
     site.tell(name, end=True)
-    await page.wait_for_function("told.length")
+    await until(lambda: page.evaluate("told.length"), "it is told")
     assert await page.evaluate("told") == [["Packing", "Done!"]]
     await expect(page).to_have_title("✓ Watch")
     await expect(button).to_be_hidden()
