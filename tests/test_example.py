@@ -18,6 +18,7 @@ import httpx
 import pytest
 from quart.typing import TestClientProtocol as Client
 
+from tests.apps.dice import loaded
 from tests.apps.process import App, Apps, free_port, wait_until
 from tests.conftest import REDIS, Until
 
@@ -140,9 +141,9 @@ def watch(app: App) -> list[dict[str, Any]]:
     return seen
 
 
-def test_whole_way(apps: Apps) -> None:
+def test_whole_way(apps: Apps, tmp_path: Path) -> None:
     """From the button to the end the status tells the truth, and the percents never fall."""
-    app = serve(apps)
+    app = serve(apps, **loaded(tmp_path / "dice", 0.5))
     with ThreadPoolExecutor(8) as pool:
         url = f"{app.http.base_url}/start_work/"
         answers = list(pool.map(lambda _: httpx.post(url).status_code, range(8)))

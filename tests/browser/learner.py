@@ -14,6 +14,7 @@ from typing import Final, Self
 
 import httpx
 
+from tests.apps.dice import loaded
 from tests.apps.process import DEADLINE_S, App, alive, free_port, wait_until
 from tests.samples import ROOT, Sample, samples_of
 
@@ -21,7 +22,6 @@ PAGE: Final = ROOT / "docs" / "tutorial.md"
 SAMPLES: Final = list(samples_of(PAGE))
 PROGRAMS: Final = [sample for sample in SAMPLES if sample.language == "python"]
 PORT: Final = "5000"
-DICE: Final = "import os, random\nrandom.random = lambda: float(os.environ['DICE'])\n"
 
 
 def block(name: str) -> Sample:
@@ -67,13 +67,8 @@ class Learner:
     def __init__(self, folder: Path, installed: Path, *, dice: float) -> None:
         self.folder = folder
         (folder / ".venv").symlink_to(installed / ".venv")
-        loaded = folder / "loaded"
-        loaded.mkdir()
-        (loaded / "sitecustomize.py").write_text(DICE)
         self._runtime = tempfile.mkdtemp(prefix="hw")
-        self._env = environment(
-            DICE=str(dice), PYTHONPATH=str(loaded), XDG_RUNTIME_DIR=self._runtime
-        )
+        self._env = environment(**loaded(folder / "loaded", dice), XDG_RUNTIME_DIR=self._runtime)
         self._apps: list[App] = []
 
     def __enter__(self) -> Self:
