@@ -1,5 +1,5 @@
 # Two commands for a newcomer: `make demo` and `make test`. Each sets up what it needs by itself.
-.PHONY: help demo test test-all engines check docs pictures chaos growth fuzz audit setup clean
+.PHONY: help demo test test-all engines bench check docs pictures chaos growth fuzz audit setup clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make fuzz    send 50,000 made-up requests, and check each answer (CASES=…)"
 	@echo "make audit   ask the advisory database about the packages (needs the network)"
 	@echo "make engines  every fault with every engine, one after another; makes their table in the docs"
+	@echo "make bench   Headway beside its peers: writes docs/benchmarks.md; under ten minutes"
 	@echo "make docs    build the docs as a site, into site/"
 	@echo "make pictures  make the pictures of the docs anew, in Chromium"
 	@echo "make clean   remove what the others have set up"
@@ -38,6 +39,11 @@ test-all: test
 engines: setup
 	@scripts/nats
 	@ENGINES_TABLE=1 .venv/bin/python -m pytest -q -p no:randomly -m "slow or not slow" tests/engines/test_conformance.py
+
+# make bench [TOPICS="items jobs"]: with topics named, their figures only, and no page.
+bench: setup
+	@scripts/bench
+	@.venvs/bench/bin/python -m bench $(TOPICS)
 
 # make chaos [SEED=7]: real processes, a real store, and faults at random times; under four minutes.
 chaos: setup
