@@ -73,6 +73,8 @@ async def test_nothing_moves_under_the_pointer(
     assert await row(desk, first).bounding_box() == place
     await expect(row(desk, second)).to_have_count(0)
 
+    await walk(desk, desk.locator("[data-show]"))
+    await expect(row(desk, second)).to_have_count(0)
     await desk.get_by_role("button", name="Show 1 new job").click()
     await expect(row(desk, second)).to_be_visible()
     await expect(desk.locator("[data-show]")).to_be_hidden()
@@ -80,6 +82,15 @@ async def test_nothing_moves_under_the_pointer(
     await desk.mouse.move(0, 0)
     await expect(row(desk, first)).to_contain_text("Packing")
     await expect(row(desk, first).get_by_role("button")).to_have_text("Forget")
+
+
+async def walk(page: Page, target: Locator) -> None:
+    """Go there with the pointer, as a hand does: over all that lies between, and in view."""
+    await target.scroll_into_view_if_needed()
+    box = await target.bounding_box()
+    assert box is not None
+    await page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=8)
+    await page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
 
 
 async def test_nothing_shifts_while_the_page_comes_to_life(

@@ -2,6 +2,7 @@
 const POLL_MS = 5e3;
 const SOON_MS = 300; // news that come together need one look
 const SLOWEST_MS = 6e4; // between two looks, when they fail
+const LEAVE_MS = 1e3; // on the way from the rows to the button nothing moves either
 const texts = {
 	late: "Not up to date: the server does not answer. Trying again…",
 	gone: "You may not see this any more.",
@@ -13,6 +14,7 @@ const table = board.querySelector("table");
 const body = table.tBodies[0];
 const news = board.querySelector("[data-news]");
 const shower = board.querySelector("[data-show]");
+const held = [body, shower];
 let [timer, failures, asking, again] = [0, 0, false, false];
 let waiting; // rows as they should be, while one points at those that are there
 
@@ -70,7 +72,7 @@ function arrange(force = false) {
 	if (!waiting) return;
 	const known = new Map([...body.rows].map((row) => [row.id, row]));
 	const n = waiting.filter(({ id }) => !known.has(id)).length;
-	const busy = !force && (body.matches(":hover") || body.contains(document.activeElement));
+	const busy = !force && held.some((part) => part.matches(":hover") || part.contains(document.activeElement));
 	shower.hidden = !busy || !n;
 	shower.textContent = texts.fresh[new Intl.PluralRules("en").select(n)].replace("{n}", String(n));
 	if (busy) return;
@@ -85,8 +87,8 @@ function show(found) {
 	localise(found);
 	for (const old of board.querySelectorAll("[data-part]")) {
 		const fresh = found.querySelector(`[data-part=${old.dataset.part}]`);
-		const held = old.contains(document.activeElement);
-		if (fresh && !held && old.outerHTML != fresh.outerHTML) old.replaceWith(document.adoptNode(fresh));
+		const focused = old.contains(document.activeElement);
+		if (fresh && !focused && old.outerHTML != fresh.outerHTML) old.replaceWith(document.adoptNode(fresh));
 	}
 	waiting = [...found.querySelector("tbody").rows];
 	for (const fresh of waiting) {
@@ -139,9 +141,9 @@ async function act(form) {
 
 function forget(row) {
 	const next = row.nextElementSibling ?? row.previousElementSibling;
-	const held = row.contains(document.activeElement);
+	const focused = row.contains(document.activeElement);
 	row.remove();
-	if (held) (next?.querySelector("a") ?? board.querySelector(".scroll")).focus();
+	if (focused) (next?.querySelector("a") ?? board.querySelector(".scroll")).focus();
 }
 
 body.addEventListener("submit", (event) => {
@@ -155,11 +157,9 @@ body.addEventListener("headway-update", ({ target, detail }) => {
 	row.dataset.seen = [detail.state, detail.stalled, detail.cancel_requested, detail.attempt].join();
 	if (was && was != row.dataset.seen) plan();
 });
-function settle() {
-	setTimeout(arrange); // once the focus is where it goes
+for (const part of held) {
+	for (const name of ["pointerleave", "focusout"]) part.addEventListener(name, () => setTimeout(arrange, LEAVE_MS));
 }
-body.addEventListener("pointerleave", settle);
-body.addEventListener("focusout", settle);
 shower.addEventListener("click", () => {
 	arrange(true);
 	body.querySelector("a")?.focus({ preventScroll: true });
