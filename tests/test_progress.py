@@ -206,6 +206,24 @@ async def test_track_async_source_that_raises() -> None:
     assert read(progress).done == 2
 
 
+def test_track_source_that_raises() -> None:
+    """As above; and while the source makes its next item, the one before it counts."""
+    progress, seen = Progress(), []
+
+    def broken() -> Iterator[int]:
+        for item in (1, 2):
+            seen.append(read(progress).done)
+            yield item
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        for _ in progress.track(broken()):
+            pass
+
+    assert seen == [0, 1]
+    assert read(progress).done == 2
+
+
 def test_track_of_something_async_refuses_a_plain_for() -> None:
     """`for` over an async iterable says what to write instead."""
     with pytest.raises(BadInput, match="go through it with 'async for'"):
@@ -1146,15 +1164,16 @@ def test_stopped_thread_raises_in_its_next_call(call: str) -> None:
 
 @pytest.mark.parametrize("kind", UNSIZED)
 def test_stopped_thread_raises_at_the_next_item(kind: str) -> None:
-    """A loop that only goes on is stopped too; the item in hand is done."""
-    progress = Progress()
+    """A loop that only goes on is stopped too; the item in hand is done, and no other is lost."""
+    progress, source = Progress(), iter(UNSIZED[kind](ITEMS))
 
     with pytest.raises(JobCancelled):  # noqa: PT012
-        for item in progress.track(UNSIZED[kind](ITEMS)):
+        for item in progress.track(source):
             if item == 2:
                 progress.stop("cancel", raises=True)
 
     assert read(progress).done == 3
+    assert list(source) == ITEMS[3:]
     assert not Progress().cancelled
 
 

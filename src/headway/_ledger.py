@@ -22,6 +22,7 @@ from headway.errors import JobCancelled
 from headway.job import Reading, StageReading, plain
 from headway.limits import Limits
 from headway.store import Lines
+from headway.track import Going
 
 __all__ = ["Ledger", "News", "encoded"]
 
@@ -62,6 +63,7 @@ class Ledger:
         self._quiet = True
         self._raises = False
         self.stopped: str | None = None
+        self.going = Going(self.check)
         self._told: set[int] = set()
         self._passing: set[Loop] = set()
         self._lines: deque[str] = deque()
@@ -74,7 +76,8 @@ class Ledger:
     def stop(self, why: str, *, raises: bool) -> None:
         """Ask the task to stop; with *raises*, by an exception in its next call."""
         self._raises = raises
-        self.stopped = why  # last: whoever sees it knows what to do
+        self.stopped = why  # after that: whoever sees it knows what to do
+        self.going.heed()
 
     def told(self, ident: int) -> bool:
         """True once a call has raised in this thread: its code knows that it is to stop."""

@@ -201,8 +201,8 @@ class _Node:
 class Loop(_Node):
     """One run of `track()`: its count is the hot path of the whole library.
 
-    `done` is counted by the loop itself, or, over a sequence whose iterator knows how much it
-    still holds, read from that iterator: then counting costs the loop nothing at all.
+    `done` is counted by the loop itself, or read from an iterator that knows how much it still
+    holds: that of the sequence, or one of ticks, of which each item takes one.
     """
 
     __slots__ = ("source",)
@@ -218,9 +218,10 @@ class Loop(_Node):
         source = self.source  # read once: the loop may be closed by its thread meanwhile
         if source is None:
             return self.counted
-        sequence, iterator = source
-        # One less than was handed out: the last one is still in the hands of the loop's body.
-        return max(len(sequence) - length_hint(iterator) - 1, self.counted)
+        whole, iterator = source
+        # One less than was handed out: the last one is still in the hands of the loop's body. (A
+        # tick is taken before its item; so the last one belongs to an item that is not done.)
+        return max(len(whole) - length_hint(iterator) - 1, self.counted)
 
     @property
     def stage(self) -> Stage:
@@ -230,7 +231,9 @@ class Loop(_Node):
     def close(self, *, exhausted: bool) -> None:
         """The loop is over; what it had in its hands is done only if it came to its end."""
         if self.source is not None:
-            self.counted = len(self.source[0]) if exhausted else self.done
+            whole, iterator = self.source
+            # Nothing is left of a sequence. Of ticks there is, and the last one got no item.
+            self.counted = len(whole) if exhausted and not length_hint(iterator) else self.done
             self.source = None
         self.open = False
 

@@ -1,21 +1,33 @@
 """`Track`: counts the items of a loop, at next to no cost for the loop.
 
-Over a list, tuple or range nothing is done per item at all: how far the loop is can be read from
-its iterator whenever somebody looks.
+No line of Python runs for an item. Over a list, tuple or range nothing is done for it at all: how
+far the loop is can be read from its iterator whenever somebody looks. Over anything else each item
+is paired with a tick, and the ticks are read. The tick comes first: so a loop whose next item is
+long in coming, or ends in an error, has counted all those before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+import sys
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Sized,
+)
 from contextlib import AbstractContextManager
-from itertools import chain, islice
+from itertools import chain, compress, islice, repeat
+from operator import itemgetter
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from headway._tree import Loop, Stage
 from headway.errors import BadInput
 from headway.job import plain
 
-__all__ = ["Counting", "Track"]
+__all__ = ["Counting", "Going", "Track"]
 
 T = TypeVar("T")
 
@@ -23,7 +35,7 @@ T = TypeVar("T")
 class Counting(Protocol):
     """What a loop needs of the `Progress` that it counts for."""
 
-    stopped: str | None
+    going: Going
 
     def here(self) -> Stage | Loop:
         """Where in the tree of stages this code is."""
@@ -72,11 +84,18 @@ class Track(Generic[T]):
             raise BadInput(f"track({iterable!r}) is asynchronous: go through it with 'async for'")
         self._refuse_inner_resume()
         iterator = iter(iterable)
-        if type(iterable) not in _READABLE:
-            return self._counted(iterator)
         loop = self._begin()
+        source: tuple[Sized, Iterator[Any]]
+        if type(iterable) in _READABLE:
+            source = cast("Sized", iterable), iterator
+        else:
+            ticks = repeat(None, len(_TICKS))
+            source = _TICKS, ticks
+            heard = compress(ticks, repeat(self._progress.going))
+            iterator = map(_ITEM, zip(heard, iterator))  # noqa: B905 - the ticks have no end
         self._pass(loop, iterator)
-        loop.source = (cast("Sequence[T]", iterable), iterator)
+        if loop.counted == self._skip:  # else there is no more, and asking again would be a tick
+            loop.source = source
         return chain(iterator, _Tail(self._progress, loop))
 
     def __aiter__(self) -> AsyncIterator[T]:
@@ -114,20 +133,6 @@ class Track(Generic[T]):
             _end(self._progress, loop, exhausted=False)
             raise
 
-    def _counted(self, iterator: Iterator[T]) -> Iterator[T]:
-        # Begins with its first item: of a generator that was never begun nobody tells the end.
-        progress = self._progress
-        loop = self._begin()
-        try:
-            self._pass(loop, iterator)
-            for item in iterator:
-                yield item
-                loop.counted += 1
-                if progress.stopped is not None:
-                    progress.check()
-        finally:
-            _end(progress, loop, exhausted=True)
-
 
 def _end(progress: Counting, loop: Loop, *, exhausted: bool) -> None:
     # May run in a finalizer, so in any thread and in the middle of anything: it takes no lock.
@@ -138,10 +143,39 @@ def _end(progress: Counting, loop: Loop, *, exhausted: bool) -> None:
 
 # Sequences whose iterators tell exactly how many items they still hold.
 _READABLE: Final = frozenset({list, tuple, range})
+_TICKS: Final = range(sys.maxsize)
+_ITEM: Final = itemgetter(1)
+
+
+class Going:
+    """Asked at each tick whether the loop may go on: true, at next to no cost, until `heed()`.
+
+    It has no truth of its own until then, so that the interpreter calls nothing to find it out.
+
+    Args:
+        check: called at each tick from then on; what it raises comes out of the loop.
+    """
+
+    __slots__ = ("_check",)
+
+    def __init__(self, check: Callable[[], object]) -> None:
+        self._check = check
+
+    def heed(self) -> None:
+        """Check from now on. From any thread."""
+        self.__class__ = _Heeding
+
+
+class _Heeding(Going):
+    __slots__ = ()
+
+    def __bool__(self) -> bool:
+        self._check()
+        return True
 
 
 class _Tail:
-    """Hangs on the end of a sequence: asked for an item, the loop before it is exhausted;
+    """Hangs on the end of what is gone through: asked for an item, the loop before it is exhausted;
     dropped without being asked, it was left early."""
 
     __slots__ = ("_loop", "_progress")
@@ -166,7 +200,7 @@ class _AsyncCounted(Generic[T]):
     # A class and not an async generator: a generator that a loop breaks out of is closed by
     # another task some time later, and until then the loop would seem to be open.
 
-    __slots__ = ("_iterator", "_loop", "_out", "_progress", "_skip")
+    __slots__ = ("_handed", "_iterator", "_loop", "_next", "_progress", "_skip")
 
     def __init__(
         self, progress: Counting, loop: Loop, iterator: AsyncIterator[T], skip: int
@@ -175,31 +209,31 @@ class _AsyncCounted(Generic[T]):
         self._loop = loop
         self._iterator = iterator
         self._skip = skip
-        self._out = False
+        self._handed = 0
+        self._next: Callable[[], Awaitable[T]] = self._passed if skip else iterator.__anext__
 
     def __aiter__(self) -> AsyncIterator[T]:
         return self
 
     async def __anext__(self) -> T:
-        if self._out:
-            self._loop.counted += 1
-            self._out = False
+        self._loop.counted = self._handed
         try:
-            if self._skip:
-                await self._pass()
-            item = await anext(self._iterator)
+            item = await self._next()
         except BaseException:
             _end(self._progress, self._loop, exhausted=False)
             raise
-        self._out = True
+        self._handed += 1
         return item
 
-    async def _pass(self) -> None:
+    async def _passed(self) -> T:
+        """The first item behind those that an earlier attempt has done."""
+        self._next = self._iterator.__anext__
         with self._progress.passing(self._loop):
-            while self._skip:
-                await anext(self._iterator)
-                self._loop.counted += 1
-                self._skip -= 1
+            while self._handed < self._skip:
+                await self._next()
+                self._handed += 1
+                self._loop.counted = self._handed
+        return await self._next()
 
     def __del__(self) -> None:
         if self._loop.open:
