@@ -19,10 +19,13 @@ from hypothesis import HealthCheck, settings
 
 from headway import Headway
 from headway._link import Link
-from headway.job import Job, State
+from headway._wire import Call
+from headway.job import Job
 from headway.keys import Keys
 from headway.server import Server
 from headway.store import Store
+from tests.apps.cluster import Cluster, Watched
+from tests.keyspace import Keyspace
 
 DEADLINE_S = 10.0
 PARTITIONS = 4
@@ -30,7 +33,26 @@ REDIS: Final = shutil.which("redis-server") or shutil.which(
     Path(__file__).parents[1] / ".redis" / "redis-server"
 )
 """The program; scripts/redis gets one."""
-ON_BOTH_SERVERS = {"test_gate", "test_store", "test_watch"}
+ON_BOTH_SERVERS: Final = {"test_gate", "test_store", "test_watch"}
+ON_ALL_KINDS: Final = ON_BOTH_SERVERS | {
+    "test_api",
+    "test_doors",
+    "test_fastapi",
+    "test_group",
+    "test_job",
+    "test_limits",
+    "test_overview",
+    "test_process",
+    "test_protocol",
+    "test_report",
+    "test_runner",
+    "test_starlette",
+    "test_stream",
+    "test_task",
+    "test_teardown",
+    "test_telemetry",
+    "test_wrap",
+}
 
 Until = Callable[..., Awaitable[Any]]
 """`value = await until(condition, what)`: see the fixture `until`."""
@@ -47,10 +69,22 @@ settings.load_profile("headway")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """The tests of the store and the hub run once more on the oldest Redis that is supported."""
+    """What meets a store runs once more on others.
+
+    The tests of the store and the hub on the oldest Redis that is supported; and with `make
+    test-all` whatever works on one server on a cluster, and on one that Sentinels watch over.
+    """
     name = metafunc.module.__name__.rpartition(".")[2]
-    if name in ON_BOTH_SERVERS and "url" in metafunc.fixturenames:
-        metafunc.parametrize("url", ["valkey", "redis"], indirect=True)
+    if "url" not in metafunc.fixturenames or name not in ON_ALL_KINDS:
+        return
+    kinds: list[Any] = ["valkey"]
+    kinds += ["redis"] if name in ON_BOTH_SERVERS else []
+    if metafunc.definition.get_closest_marker("one_server"):
+        metafunc.parametrize("url", kinds, indirect=True)
+        return
+    marks = [pytest.mark.slow, pytest.mark.once]
+    kinds += [pytest.param(kind, marks=marks) for kind in ("cluster", "sentinel")]
+    metafunc.parametrize("url", kinds, indirect=True)
 
 
 # ── servers ───────────────────────────────────────────────────────────────────────────────────
@@ -81,6 +115,22 @@ def redis_url() -> Iterator[str]:
             process.wait(DEADLINE_S)
 
 
+@pytest.fixture(scope="session")
+def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Three primaries with a replica each."""
+    cluster = Cluster(tmp_path_factory.mktemp("cluster") / "nodes")
+    yield cluster.url
+    cluster.close()
+
+
+@pytest.fixture(scope="session")
+def sentinel_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A primary and its replica, and three Sentinels."""
+    watched = Watched(tmp_path_factory.mktemp("watched") / "nodes")
+    yield watched.url
+    watched.close()
+
+
 def _await_answer(url: str) -> None:
     give_up_at = time.monotonic() + DEADLINE_S
     with redis.Redis.from_url(url, retry=None) as client:
@@ -96,7 +146,7 @@ def _await_answer(url: str) -> None:
 
 @pytest.fixture
 def url(request: pytest.FixtureRequest) -> str:
-    """Where a real store is: the embedded Valkey, or Redis for the tests that run on both."""
+    """Where a real store is: the embedded Valkey, or another kind for tests that run on several."""
     kind = getattr(request, "param", "valkey")
     return str(request.getfixturevalue(f"{kind}_url"))
 
@@ -130,75 +180,6 @@ def own_server(tmp_path: Path) -> Iterator[OwnServer]:
 # ── what a test works with ────────────────────────────────────────────────────────────────────
 
 
-class Keyspace:
-    """All that stands in the store under one prefix, and the rules that it has to keep."""
-
-    def __init__(self, url: str, prefix: str) -> None:
-        self.url = url
-        self.prefix = prefix
-        self.client = redis.Redis.from_url(url, decode_responses=True)
-
-    def names(self) -> list[str]:
-        return sorted(self.client.scan_iter(match=f"{self.prefix}:*", count=1000))
-
-    def clear(self) -> None:
-        if names := self.names():
-            self.client.delete(*names)
-
-    def check(self) -> None:
-        """Assert the rules at the top of store.lua: nothing is left that nobody removes."""
-        names = self.names()
-        with self.client.pipeline(transaction=False) as pipeline:
-            for name in names:
-                pipeline.pttl(name)
-            expiring = {n: ttl > 0 for n, ttl in zip(names, pipeline.execute(), strict=True)}
-        records = [n for n in names if ":job:" in n]
-        states = self._states(records)
-        for name in names:
-            self._check_one(name, states, expires=expiring[name])
-        live = {i for i, state in states.items() if not state.terminal}
-        self._check_kids(names, live, self._fields(records, "parent"))
-        leased = {m for n in names if n.endswith(":leases") for m in self._members(n)}
-        ended = {m for n in names if n.endswith(":ends") for m in self._members(n)}
-        assert leased == live, "the leases hold exactly the live jobs"
-        assert ended == states.keys() - live, "the ends hold exactly the ended jobs"
-
-    def _states(self, records: list[str]) -> dict[str, State]:
-        return {i: State(state) for i, state in self._fields(records, "state").items()}
-
-    def _fields(self, records: list[str], name: str) -> dict[str, str]:
-        with self.client.pipeline(transaction=False) as pipeline:
-            for record in records:
-                pipeline.hget(record, name)
-            found = pipeline.execute()
-        return {r.rpartition(":")[2]: v for r, v in zip(records, found, strict=True) if v}
-
-    def _check_kids(self, names: list[str], live: set[str], parents: dict[str, str]) -> None:
-        kids = {n.rpartition(":")[2]: self.client.smembers(n) for n in names if ":kids:" in n}
-        expected: dict[str, set[str]] = {}
-        for kid, parent in parents.items():
-            if {kid, parent} <= live:
-                expected.setdefault(parent, set()).add(kid)
-        assert kids == expected, "live jobs know exactly the live jobs that they have started"
-
-    def _members(self, name: str) -> list[str]:
-        return [str(member) for member in self.client.zrange(name, 0, -1)]
-
-    def _check_one(self, name: str, states: dict[str, State], *, expires: bool) -> None:
-        kind, last = name.removeprefix(f"{self.prefix}:").split(":")[-2:]
-        if kind in {"owner", "active", "pace", "once"}:
-            assert expires, f"{name} lives for ever"
-        elif kind == "key":
-            target = str(self.client.get(name))
-            assert target in states, f"{name} points to {target}, which does not exist"
-            assert not states[target].terminal, f"{name} points to a job that has ended"
-        elif kind in {"job", "log", "tries", "kids"}:
-            assert last in states, f"{name} belongs to no job"
-            assert expires == states[last].terminal, f"{name}: expires={expires}"
-        else:
-            assert last in {"leases", "ends"}, f"{name} is not in the data model"
-
-
 @pytest.fixture
 def keyspace(url: str) -> Iterator[Keyspace]:
     """What this test writes; looked over, and removed, when the test is over."""
@@ -219,9 +200,10 @@ def prefix(keyspace: Keyspace) -> str:
 
 @pytest.fixture
 async def link(url: str) -> AsyncIterator[Link]:
-    """The connection of the store below."""
+    """The connection of the store below, which has found its servers."""
     link = Link(url)
     link.open()
+    await link.call(Call(None, ("PING",)))
     yield link
     await link.aclose()
 

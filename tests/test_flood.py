@@ -20,7 +20,8 @@ from headway.limits import Limits
 from headway.quart import Headway as QuartHeadway
 from tests.apps.life import lived
 from tests.apps.process import App, Apps, wait_until
-from tests.conftest import Keyspace, MakeHeadway, Until
+from tests.conftest import MakeHeadway, Until
+from tests.keyspace import Keyspace
 from tests.test_servers import GRANIAN, HYPERCORN, STOP_S, UVICORN
 
 pytestmark = pytest.mark.once

@@ -28,7 +28,8 @@ from headway.job import Failure, Job, new_id
 from headway.keys import Keys
 from headway.limits import Limits
 from headway.store import SCRIPTS, Store
-from tests.conftest import Keyspace, Until
+from tests.conftest import Until
+from tests.keyspace import Keyspace
 
 ANN = Asker("ann", "ann")
 MINUTE_MS = 60_000
@@ -144,6 +145,7 @@ def hand(loop: Loop, keyspace: Keyspace, monkeypatch: pytest.MonkeyPatch) -> Ite
     hand.forget(keyspace)
 
 
+@pytest.mark.one_server
 def test_pace_is_the_one_of_the_model(hand: Hand, keyspace: Keyspace) -> None:
     """Every start is let through, or told to wait, to the millisecond as by the pure algorithm."""
 
@@ -159,6 +161,7 @@ def test_pace_is_the_one_of_the_model(hand: Hand, keyspace: Keyspace) -> None:
     every_time()
 
 
+@pytest.mark.one_server
 def test_wait_is_just_as_long_as_it_must_be(hand: Hand, keyspace: Keyspace) -> None:
     """Whoever waits as told is let through; a millisecond earlier it is not."""
 
@@ -176,6 +179,7 @@ def test_wait_is_just_as_long_as_it_must_be(hand: Hand, keyspace: Keyspace) -> N
 
 
 @pytest.mark.parametrize("rate", [1, 7, 9, 60, 333])
+@pytest.mark.one_server
 def test_whole_allowance_may_be_spent_at_once(hand: Hand, rate: int) -> None:
     """As many starts as the limit says are let through in one moment, and not one more."""
     now = 1_795_000_000_000

@@ -16,8 +16,9 @@ from headway.job import Job, State, new_id
 from headway.keys import Keys
 from headway.overview import BATCHES, PAGE, RECENT, Filter, Listing, Overview
 from headway.store import Settled, Store
-from tests.conftest import PARTITIONS, Keyspace, MakeHeadway
+from tests.conftest import PARTITIONS, MakeHeadway
 from tests.contract import HOOKS
+from tests.keyspace import Keyspace
 from tests.many import copy_ended
 
 RECORD = {
@@ -185,6 +186,7 @@ class Counting(Link):
         (Filter(owner="nobody"), BATCHES + 4),
     ],
 )
+@pytest.mark.one_server
 async def test_page_of_ten_thousand_is_cheap(
     store: Store, keyspace: Keyspace, keys: Keys, wanted: Filter, trips: int
 ) -> None:

@@ -19,8 +19,9 @@ from headway import quart as quart_door
 from headway import starlette as starlette_door
 from headway.tokens import new_visitor
 from tests.apps.life import lived
-from tests.conftest import Keyspace, MakeHeadway, OwnServer, Until
+from tests.conftest import MakeHeadway, OwnServer, Until
 from tests.contract import CONTRACT
+from tests.keyspace import Keyspace
 from tests.test_api import Site, _who, events
 
 DOORS = ["quart", "starlette", "fastapi", "wrap"]

@@ -16,7 +16,8 @@ from headway.keys import Keys
 from headway.progress import News, Progress
 from headway.pulse import FLUSH_S, Pulse, Source
 from headway.store import Settled, Store, ThreadStore
-from tests.conftest import PARTITIONS, Keyspace, OwnServer, Until
+from tests.conftest import PARTITIONS, OwnServer, Until
+from tests.keyspace import Keyspace
 from tests.stepping import at_every_step
 
 RECORD = {

@@ -30,7 +30,8 @@ from headway.errors import BadInput, JobNotFound, StartRefused
 from headway.job import TRANSITIONS, Failure, Job, State, child_id, flight_of, new_id
 from headway.keys import Keys
 from headway.store import MUTABLE, Claim, Lines, Settled, Store, told
-from tests.conftest import PARTITIONS, Keyspace, Until
+from tests.conftest import PARTITIONS, Until
+from tests.keyspace import Keyspace
 
 LONG_S = 60.0
 SHORT_S = 0.001
@@ -74,6 +75,7 @@ class Eye:
     """Looks at the store from beside."""
 
     def __init__(self, keyspace: Keyspace, keys: Keys) -> None:
+        self.keyspace = keyspace
         self.client = keyspace.client
         self.keys = keys
 
@@ -866,7 +868,7 @@ class Ear:
 
     def __init__(self, eye: Eye, job_id: str) -> None:
         self._control = eye.keys.leases(job_id[:2])
-        self._pubsub = eye.client.pubsub()  # type: ignore[no-untyped-call]
+        self._pubsub = eye.keyspace.pubsub(self._control)
         self._pubsub.ssubscribe(eye.keys.record(job_id), self._control)
         self.control: list[dict[str, str]] = []
         self._next("ssubscribe")

@@ -14,7 +14,8 @@ import pytest
 from headway import Headway, Job, Progress
 from headway._link import Link
 from headway._wire import Call
-from tests.conftest import Keyspace, MakeHeadway, Until
+from tests.conftest import MakeHeadway, Until
+from tests.keyspace import Keyspace
 
 T = TypeVar("T")
 

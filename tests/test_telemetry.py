@@ -30,7 +30,8 @@ from headway.job import new_id
 from headway.store import Store
 from headway.telemetry import Telemetry, telemetry
 from tests.apps.process import free_port
-from tests.conftest import PARTITIONS, Keyspace, MakeHeadway, Until, end_of
+from tests.conftest import PARTITIONS, MakeHeadway, Until, end_of
+from tests.keyspace import Keyspace
 
 ROOT = Path(__file__).parent.parent
 

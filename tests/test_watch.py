@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, closing
 from typing import Any
 
 import pytest
-import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from headway.keys import Keys
 from headway.store import Settled, Store
 from headway.watch import Hub, Watcher
 from tests.conftest import PARTITIONS, OwnServer, Until
+from tests.keyspace import client_of
 
 RECORD = {
     "task": "work", "title": "Work", "owner": "me", "args": "[[],{}]", "options": "{}",
@@ -94,7 +94,7 @@ class Viewer:
 
 
 def listening(url: str) -> list[dict[str, str]]:
-    with redis.Redis.from_url(url, decode_responses=True) as client:
+    with closing(client_of(url)) as client:
         return list(client.client_list(_type="pubsub"))
 
 
@@ -207,6 +207,7 @@ async def test_joining_while_all_changes_has_no_hole(
             await viewer.sees(until, newest)
 
 
+@pytest.mark.one_server
 async def test_one_connection_for_all_watchers(
     url: str, store: Store, hub: Hub, until: Until
 ) -> None:
@@ -223,6 +224,7 @@ async def test_one_connection_for_all_watchers(
         assert hub.watched == 10
 
 
+@pytest.mark.one_server
 async def test_last_watcher_out_unsubscribes(
     url: str, store: Store, hub: Hub, until: Until
 ) -> None:
@@ -230,7 +232,7 @@ async def test_last_watcher_out_unsubscribes(
     job = await running(store)
 
     def subscribed() -> int:
-        with redis.Redis.from_url(url) as client:
+        with closing(client_of(url)) as client:
             return int(client.pubsub_shardnumsub(store.keys.record(job.id))[0][1])
 
     with Viewer(hub, [job.id]) as first:
@@ -284,7 +286,7 @@ class Crowd:
             await self._store.finish(job, Settled(State.SUCCEEDED, "{}"))
 
     async def cut(self, who: int, which: int, n: int) -> None:
-        with redis.Redis.from_url(self._url) as client:
+        with closing(client_of(self._url)) as client:
             client.client_kill_filter(_type="pubsub")
 
     async def rest(self, who: int, which: int, n: int) -> None:
@@ -386,7 +388,7 @@ async def test_broken_record_does_not_end_the_hub(
 ) -> None:
     """A record that cannot be read is that job's trouble: the others are watched on."""
     broken, good = await running(store), await running(store)
-    with redis.Redis.from_url(url) as client:
+    with closing(client_of(url)) as client:
         progress = str(client.hget(store.keys.record(broken.id), "progress") or "")
         client.hset(store.keys.record(broken.id), "progress", '{"done":"many"}')
 

@@ -140,7 +140,7 @@ class Overview:
             ahead += came[-1:] if more == "1" else []
         # What lies behind the place that a partition with more to give came to waits for it.
         sure = sorted(place for place in found if not ahead or place <= min(ahead))
-        if len(sure) > limit or (len(sure) == limit and len(said) > 1):
+        if len(sure) > limit:
             return sure[:limit], sure[limit - 1], True
         return sure, min(ahead) if ahead else max(came), bool(ahead)
 

@@ -349,7 +349,7 @@ class Store(_Acts):
     async def due(
         self, tasks: Iterable[str], limit: int, *, orphans: bool
     ) -> tuple[float, list[tuple[str, str]]]:
-        """(id, task) of jobs whose lease is over, after the store's time in seconds.
+        """The store's time in seconds, and (id, task) of jobs whose lease is over, *limit* at most.
 
         With *orphans* only those that were given back. One script over all partitions; in a cluster
         one for each, as a script has to stay in its slot.
@@ -365,7 +365,8 @@ class Store(_Acts):
                     raise error
                 logger.warning("some leases could not be looked at: %s", error)
                 break
-        return int(good[0][0]) / 1000, [one for found in good for one in two_by_two(found[1:])]
+        due = [one for found in good for one in two_by_two(found[1:])]
+        return int(good[0][0]) / 1000, due[:limit]
 
     async def reap(self, job_id: str, lease_s: float, error: Failure, *, adopt: bool) -> Reaped:
         """Deal with one job whose lease is over."""

@@ -18,7 +18,7 @@ from tests.chaos.plan import Order, Plan, Strike
 from tests.chaos.store import ChaosStore
 from tests.chaos.witness import PREFIX, Witness
 from tests.chaos.workers import Workers
-from tests.conftest import Keyspace
+from tests.keyspace import Keyspace
 
 POLL_S: Final = 0.02
 SETTLE_S: Final = 60.0  # from the last fault to the end of the last job
