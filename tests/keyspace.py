@@ -6,7 +6,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import redis
-from redis.cluster import ClusterNode
 
 from headway.job import State
 
@@ -15,14 +14,15 @@ __all__ = ["Keyspace", "client_of"]
 
 def client_of(url: str) -> Any:
     """A client of redis-py, for whatever kind of store *url* names. Close it."""
+    known: Any = redis  # its own types say too little
     kind, _, hosts = url.partition("://")
     pairs = [(one.hostname, one.port) for one in map(_host, hosts.partition("/")[0].split(","))]
     if kind == "redis+cluster":
-        nodes = [ClusterNode(host, port) for host, port in pairs]
-        return redis.RedisCluster(startup_nodes=nodes, decode_responses=True)
+        nodes = [known.cluster.ClusterNode(host, port) for host, port in pairs]
+        return known.RedisCluster(startup_nodes=nodes, decode_responses=True)
     if kind == "redis+sentinel":
         service = hosts.partition("/")[2]
-        return redis.Sentinel(pairs).master_for(service, decode_responses=True)
+        return known.Sentinel(pairs).master_for(service, decode_responses=True)
     return redis.Redis.from_url(url, decode_responses=True)
 
 
@@ -41,7 +41,7 @@ class Keyspace:
     def pubsub(self, name: str) -> Any:
         """Listens at the server that keeps *name*. Close it."""
         client = self.client
-        if isinstance(client, redis.RedisCluster):
+        if hasattr(client, "get_node_from_key"):
             client = client.get_redis_connection(client.get_node_from_key(name))
         return client.pubsub()
 

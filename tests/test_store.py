@@ -25,12 +25,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from headway import Headway
 from headway._link import Link
 from headway.errors import BadInput, JobNotFound, StartRefused
 from headway.job import TRANSITIONS, Failure, Job, State, child_id, flight_of, new_id
 from headway.keys import Keys
 from headway.store import MUTABLE, Claim, Lines, Settled, Store, told
-from tests.conftest import PARTITIONS, Until
+from tests.conftest import PARTITIONS, OwnServer, Until
 from tests.keyspace import Keyspace
 
 LONG_S = 60.0
@@ -83,7 +84,8 @@ class Eye:
         return {str(k): str(v) for k, v in self.client.hgetall(self.keys.record(job_id)).items()}
 
     def lease_ms(self, job_id: str) -> float | None:
-        return self.client.zscore(self.keys.leases(job_id[:2]), job_id)
+        found: float | None = self.client.zscore(self.keys.leases(job_id[:2]), job_id)
+        return found
 
     def now_ms(self) -> float:
         seconds, micros = self.client.time()
@@ -849,6 +851,20 @@ def test_bad_prefix_is_refused(prefix: str) -> None:
 async def test_policy_is_told(store: Store) -> None:
     """The server says whether it evicts."""
     assert await store.eviction_policy() == "noeviction"
+
+
+async def test_store_that_evicts_is_warned_of(
+    own_server: OwnServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who opens a store that may drop jobs is told so, and what to set, also without CONFIG."""
+    own_server.say("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
+    own_server.say("ACL", "SETUSER", "default", "-config")
+
+    async with Headway(own_server.url, secret="the secret of a test"):
+        pass
+
+    assert "evicts keys when its memory is full (maxmemory-policy volatile-lru)" in caplog.text
+    assert "Set it to noeviction" in caplog.text
 
 
 # ── announcements ─────────────────────────────────────────────────────────────────────────────

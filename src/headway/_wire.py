@@ -17,7 +17,7 @@ __all__ = [
 
 ANSWER_S: Final = 5.0  # a store that has not answered by then is treated as gone
 CONNECT_S: Final = 2.0
-_KEYLESS: Final = frozenset({"PING", "CONFIG", "CLIENT", "ECHO", "INFO"})
+_KEYLESS: Final = frozenset({"PING", "CLIENT", "ECHO", "INFO"})
 
 
 class Script(NamedTuple):

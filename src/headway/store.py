@@ -453,12 +453,15 @@ class Store(_Acts):
         await self._link.everywhere(Call(None, ("PING",)))
 
     async def eviction_policy(self) -> str | None:
-        """The server's maxmemory-policy; None where it may not be asked (managed services)."""
+        """The server's maxmemory-policy; None where it may not be asked.
+
+        Managed services refuse CONFIG, but not INFO.
+        """
         try:
-            answer = await self._link.call(Call(None, ("CONFIG", "GET", "maxmemory-policy")))
+            told = await self._link.call(Call(None, ("INFO", "memory")))
         except StoreError:
             return None
-        return str(answer[1]) if len(answer) > 1 else None
+        return str(told.get("maxmemory_policy") or "") or None
 
 
 _FIXED: Final = ("task", "title", "owner", "args", "options", "on_lost", "max_attempts")
