@@ -1063,7 +1063,7 @@ def test_last_word_is_never_lost(steps: list[tuple[str, int]]) -> None:
                 record.write(news)
             progress.wrote(news) if step == "written" else progress.give_back()
 
-    last, told = read(progress), msgspec.json.decode(record.progress, type=Reading)
+    last, told = read(progress), msgspec.json.decode(record.progress or "{}", type=Reading)
     assert (told.done, told.total, told.ratio, told.note) == (
         last.done, last.total, last.ratio, last.note,
     )  # fmt: skip

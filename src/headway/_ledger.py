@@ -68,7 +68,7 @@ class Ledger:
         self._passing: set[Loop] = set()
         self._lines: deque[str] = deque()
         self._lines_over = 0
-        self._written: Reading | None = None
+        self._written: Reading | None = Reading()  # of what says nothing, nothing is written
         self._written_marks = ""
 
     # ── what the runner and the beat thread call ──────────────────────────────────────────────
