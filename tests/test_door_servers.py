@@ -23,12 +23,25 @@ SERVERS = {
     "granian": ("granian", "--interface", "asgi", "{app}", "--port", "{port}"),
 }
 STOP_S = 3.0  # of which 0.3 are for the jobs
-PAIRS = [
-    pytest.param((door, server), id=pair, marks=pytest.mark.xdist_group(pair))
-    for door in DOORS
-    for server in SERVERS
-    for pair in [f"{door}-{server}"]
-]
+USUAL = {
+    "starlette": "uvicorn",
+    "fastapi": "uvicorn",
+    "litestar": "granian",
+    "django": "hypercorn",
+    "plain": "granian",
+}
+"""Which pairs are always tried, beside all of Quart; the others take their turn more seldom."""
+
+
+def pair(door: str, server: str) -> Any:
+    """As a parameter. Only Quart's versions differ between the Pythons."""
+    marks = [pytest.mark.xdist_group(f"{door}-{server}")]
+    marks += [pytest.mark.once] if door != "quart" else []
+    marks += [pytest.mark.slow] if USUAL.get(door, server) != server else []
+    return pytest.param((door, server), id=f"{door}-{server}", marks=marks)
+
+
+PAIRS = [pair(door, server) for door in DOORS for server in SERVERS]
 
 
 @pytest.fixture(scope="module")
