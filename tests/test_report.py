@@ -299,6 +299,18 @@ async def test_headway_that_closes_stops_the_block(make_headway: MakeHeadway) ->
     assert job.error.code == "interrupted"
 
 
+async def test_headway_that_is_about_to_close_lets_no_block_begin(headway: Headway) -> None:
+    """What would have begun is told so, and its job was interrupted: nobody else could run it."""
+    async with headway:
+        headway._open_runtime("test").hurry()
+        with pytest.raises(JobCancelled):
+            async with headway.report("Too late", owner="ann"):
+                raise AssertionError
+
+        (job,) = await headway.list(owner="ann")
+    assert (job.state, job.error and job.error.code) == ("failed", "interrupted")
+
+
 async def test_block_that_outlasts_its_lease(make_headway: MakeHeadway, until: Until) -> None:
     """Its lease is renewed as long as it runs, and others leave it alone."""
     async with make_headway(lease_s=1.0) as headway, make_headway(lease_s=1.0):

@@ -31,7 +31,7 @@ from headway.tokens import (
     sign_visitor,
 )
 
-__all__ = ["SHARE", "SHARES_COOKIE", "Access", "Visit"]
+__all__ = ["SHARE", "SHARES_COOKIE", "Access", "Visit", "name_of"]
 
 SHARE: Final = "share"  # the field of a link's query
 SHARES_COOKIE: Final = "headway_shares"
@@ -81,7 +81,7 @@ class Access:
         """Who asks."""
         operator = bool(await _asked(self._operator, request.native)) if self._operator else False
         if self._identify is not None:
-            owner = _name("identify", await _asked(self._identify, request.native))
+            owner = name_of("identify", await _asked(self._identify, request.native))
         else:
             owner = read_visitor(request.cookies.get(COOKIE), self.keys)
         return Viewer(owner, operator=operator, shares=self._shares(request))
@@ -100,7 +100,7 @@ class Access:
         """Whose starts are counted together."""
         if self._rate_key is None:
             return owner
-        key = _name("rate_key", await _asked(self._rate_key, request.native))
+        key = name_of("rate_key", await _asked(self._rate_key, request.native))
         return key if key is not None else owner
 
     def set_cookie(self, visit: Visit) -> str | None:
@@ -166,8 +166,12 @@ def _cookie(name: str, value: str, path: str, max_age_s: int, *, secure: bool) -
     return cookie[name].OutputString()
 
 
-def _name(who: str, said: Any) -> str | None:
-    """What the app has said, as text. What could be the same for two people is refused."""
+def name_of(who: str, said: Any) -> str | None:
+    """What *who*, a function of the app, has said, as text; None for nobody.
+
+    Raises:
+        BadInput: it could be the same for two people.
+    """
     if said is None or said == "":
         return None
     if isinstance(said, (str, int, UUID)) and not isinstance(said, bool):

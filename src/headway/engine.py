@@ -8,9 +8,9 @@ what it was given, and no job is lost or run twice by that.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 __all__ = ["Engine", "Workplace"]
 
@@ -45,8 +45,8 @@ class Engine(Protocol):
     def room(self) -> int:
         """How many more jobs of processes that died this one could take over now."""
 
-    def bind(self, working: Callable[[], AbstractAsyncContextManager[object]]) -> None:
-        """Told once, when the `Headway` is made, how it is opened as a worker."""
+    def bind(self, headway: Any) -> None:
+        """Told once, when its `Headway` is made, which one that is."""
 
     def held(self) -> Iterable[str]:
         """Ids of jobs that wait in this process, whose leases are renewed. From any thread."""

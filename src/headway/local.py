@@ -10,10 +10,10 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import contextmanager
 from contextvars import Context, copy_context
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from headway.context import About, extra
 from headway.engine import Workplace
@@ -56,7 +56,7 @@ class LocalEngine:
         """How many more jobs this process could take over without making them wait long."""
         return max(2 * self._concurrency - len(self._queue) - len(self._running), 0)
 
-    def bind(self, working: Callable[[], AbstractAsyncContextManager[object]]) -> None:
+    def bind(self, headway: Any) -> None:
         """Nothing to do: there are no workers."""
 
     def held(self) -> Iterable[str]:

@@ -26,6 +26,10 @@ __all__ = ["News", "Progress", "Track", "current_progress"]
 T = TypeVar("T")
 
 _current: ContextVar[Progress] = ContextVar("headway_progress")
+_beginning: ContextVar[Callable[[], Progress | None] | None] = ContextVar(
+    "headway_beginning", default=None
+)
+"""Where there is no job yet, but one begins when it is asked for; None says that none can."""
 
 
 def current_progress() -> Progress:
@@ -34,16 +38,23 @@ def current_progress() -> Progress:
     It travels with the context: into coroutines, asyncio tasks and `asyncio.to_thread`, but not
     into threads and pools that the task starts by other means; hand it over there.
 
+    In a task of Celery's that Headway did not start, the first call begins a job, and waits for
+    the store to have it: two round trips. See `CeleryEngine`.
+
     Raises:
         HeadwayError: this code does not run in a job.
     """
     try:
         return _current.get()
     except LookupError:
+        begin = _beginning.get()
+    progress = begin() if begin is not None else None
+    if progress is None:
         raise HeadwayError(
             "current_progress() was called outside of a job. Call it from a task that Headway "
             "runs, or hand the Progress over to the thread that needs it."
-        ) from None
+        )
+    return progress
 
 
 class Progress(Ledger):

@@ -14,10 +14,10 @@ import logging
 import math
 import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import contextmanager
 from contextvars import Context, copy_context
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from headway.context import About, current_about, extra
 from headway.engine import Workplace
@@ -94,7 +94,7 @@ class RemoteEngine:
         """How many more jobs this process could send messages about."""
         return max(OUTBOX - len(self._outbox), 0)
 
-    def bind(self, working: Callable[[], AbstractAsyncContextManager[object]]) -> None:
+    def bind(self, headway: Any) -> None:
         """Nothing to do: `headway worker` opens the `Headway`."""
 
     def held(self) -> Iterable[str]:

@@ -18,16 +18,18 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Protocol, TypeVar
 
+import msgspec
+
 from headway.errors import AlreadyRunning, BadInput, JobCancelled, JobError, NotOpen
 from headway.intake import record_of
-from headway.job import PARTITIONS, REPORT, flight_of, new_id
+from headway.job import PARTITIONS, REPORT, State, flight_of, new_id
 from headway.progress import Progress, _current
 from headway.runner import INTERRUPTED
 from headway.runtime import Runtime
 from headway.task import Start, make_task
 from headway.work import INTERRUPT_S, carried, interrupt_thread
 
-__all__ = ["Background", "Host", "Report", "report_start"]
+__all__ = ["Background", "Host", "Report", "report_start", "stopped"]
 
 T = TypeVar("T")
 
@@ -89,6 +91,7 @@ class Report:
         assert isinstance(stand.body, _Coroutine)
         _put_back(self._token)
         await self._over(stand, stand.body, error)
+        _restore(error, trace)
 
     async def _over(self, stand: _Stand, body: _Coroutine, error: BaseException | None) -> None:
         why = body.leave()
@@ -103,6 +106,8 @@ class Report:
         away.enter()
         try:
             progress = away.call(self._began(_Thread()))
+            if progress is None:
+                raise JobCancelled("cancel")
         except BaseException as error:
             self._left(error)
             raise
@@ -111,9 +116,12 @@ class Report:
         self._token = _current.set(progress)
         return progress
 
-    async def _began(self, body: _Thread) -> Progress:
+    async def _began(self, body: _Thread) -> Progress | None:
         self._stand = _Stand(self._host.runtime("report"), self._start, body)
-        return await self._stand.begin()
+        try:
+            return await self._stand.begin()
+        except JobCancelled:  # in a future it would become another exception
+            return None
 
     def __exit__(
         self,
@@ -124,6 +132,7 @@ class Report:
         self._left(error)
         atexit.unregister(self._left_open)
         _put_back(self._token)
+        _restore(error, trace)
 
     def _left(self, error: BaseException | None) -> None:
         try:
@@ -150,6 +159,12 @@ def _put_back(token: Any) -> None:
     # A generator that was not used up is closed in whatever context: nothing was set in that one.
     with suppress(ValueError):
         _current.reset(token)
+
+
+def _restore(error: BaseException | None, trace: TracebackType | None) -> None:
+    # It was raised in the runner, too, which is no part of its way through the block's code.
+    if error is not None:
+        error.__traceback__ = trace
 
 
 class _Coroutine:
@@ -233,7 +248,7 @@ class _Stand:
         """
         start, runtime = self._start, self._runtime
         flight = flight_of(REPORT, start.owner, start.key) if start.key is not None else None
-        job_id = new_id(PARTITIONS, flight=flight)
+        job_id = start.job_id or new_id(PARTITIONS, flight=flight)
         # It runs as soon as it exists: nobody else could ever run it, or end it, if we died here.
         record = {**record_of(start, start.owner), "begun": "1"}
         job = await runtime.store.create(job_id, record, runtime.lease_s, flight)
@@ -242,10 +257,18 @@ class _Stand:
         task = make_task(self._stood, _nowhere, name=REPORT)
         self._run = runtime.visit(runtime.runner.run(job.id, task))
         await asyncio.wait({self._run, self._ready}, return_when=asyncio.FIRST_COMPLETED)
-        if not self._ready.done():
-            await self._run
+        if self._ready.done():
+            return self._ready.result()
+        await self._run
+        if start.job_id is None or await self._was_cancelled(start.job_id):
             raise JobCancelled("cancel")
-        return self._ready.result()
+        # A job of this id runs elsewhere, or has ended: the same work comes once more.
+        self._start = msgspec.structs.replace(start, job_id=None)
+        return await self.begin()
+
+    async def _was_cancelled(self, job_id: str) -> bool:
+        job = (await self._runtime.store.get_all([job_id], strict=False)).get(job_id)
+        return job is not None and job.state is State.CANCELLED
 
     async def _stood(self, progress: Progress) -> None:
         self._ready.set_result(progress)
@@ -260,7 +283,7 @@ class _Stand:
     async def end(self, error: BaseException | None, why: str | None) -> None:
         """The block is over: write how it ended. *why* it was stopped, if it was."""
         if why is None and isinstance(error, STOPPED):
-            error = JobError("This was stopped before its end", code=INTERRUPTED.code)
+            error = stopped()
         elif isinstance(error, SystemExit) and not error.code:
             error = None
         self._over.set_result(carried(error) if error is not None else None)
@@ -268,10 +291,27 @@ class _Stand:
             await self._run
 
 
-def report_start(title: str, *, owner: str | None, key: str | None, stall_s: float | None) -> Start:
-    """What is wanted of a report, checked as that of a task."""
+def stopped() -> JobError:
+    """What the job of a block says that was left before its end, and not by an error."""
+    return JobError("This was stopped before its end", code=INTERRUPTED.code)
+
+
+def report_start(
+    title: str,
+    *,
+    owner: str | None = None,
+    key: str | None = None,
+    stall_s: float | None = None,
+    job_id: str | None = None,
+) -> Start:
+    """What is wanted of a report, checked as that of a task.
+
+    Args:
+        job_id: what the job is to be called, unless there is such a job already.
+    """
     task = make_task(_nothing, _nowhere, name=REPORT, stall_s=stall_s)
-    return task.using(title=title, owner=owner, key=key).start_of()
+    start = task.using(title=title, owner=owner, key=key).start_of()
+    return msgspec.structs.replace(start, job_id=job_id)
 
 
 def _nothing() -> None:

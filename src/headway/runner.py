@@ -27,7 +27,7 @@ from headway.errors import (
     TaskError,
     TooLarge,
 )
-from headway.job import NOTE_CHARS, TRACE_CHARS, Failure, Job, State, plain
+from headway.job import NOTE_CHARS, REPORT, TRACE_CHARS, Failure, Job, State, plain
 from headway.limits import LIMITS, Limits
 from headway.process import ProcessDied, ProcessWork, TaskFailed
 from headway.progress import Progress
@@ -209,7 +209,9 @@ class Run:
             case Why.CANCEL:
                 return self._settled(State.CANCELLED)
             case Why.DRAIN:
-                if self.task.on_lost == "retry" or not self._begun:
+                # Not begun, it is for another process; but a report is code of this one.
+                elsewhere = not self._begun and self.job.task != REPORT
+                if self.task.on_lost == "retry" or elsewhere:
                     return _Again(0)
                 return self._settled(State.FAILED, INTERRUPTED)
             case Why.TIMEOUT:

@@ -59,7 +59,7 @@ class Service:
         """Opens it where there is no loop."""
         self.streams = Streams(limits=settings.limits)
         if settings.engine is not None:
-            settings.engine.bind(self.working)
+            settings.engine.bind(self)
 
     # ── tasks ─────────────────────────────────────────────────────────────────────────────────
 

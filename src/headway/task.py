@@ -18,7 +18,18 @@ from headway.errors import BadInput, TaskError
 from headway.job import ARGS_BYTES, NAME_CHARS, Job, plain, to_json
 from headway.progress import Progress
 
-__all__ = ["OnLost", "Options", "Run", "Start", "Task", "Tasks", "Using", "make_task", "place_of"]
+__all__ = [
+    "OnLost",
+    "Options",
+    "Run",
+    "Start",
+    "Task",
+    "Tasks",
+    "Using",
+    "make_task",
+    "place_of",
+    "title_of",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -343,7 +354,7 @@ def make_task(
         function,
         begin,
         name=name,
-        title=plain(title or _title_of(name), NAME_CHARS),
+        title=plain(title or title_of(name), NAME_CHARS),
         options=Options(timeout_s=timeout_s, retries=retries, stall_s=stall_s, run=run),
         on_lost=on_lost,
         max_attempts=max_attempts,
@@ -367,7 +378,8 @@ def place_of(function: Callable[..., Any], task: str) -> tuple[str, str]:
     return module, name
 
 
-def _title_of(name: str) -> str:
+def title_of(name: str) -> str:
+    """What the owner sees of a task that was given no title: the last part of its name."""
     words = name.rsplit(".", 1)[-1].replace("_", " ").replace("-", " ").strip()
     return words[:1].upper() + words[1:] or name
 

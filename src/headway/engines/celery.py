@@ -2,7 +2,7 @@
 
 Celery's workers know no event loop, so each process that runs tasks gets a thread with one, in
 which the app's `Headway` is open. The Celery task only waits there until the job is over, and so
-holds its place in the pool.
+holds its place in the pool. The app's own tasks report there, too: see `_celery_tasks`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,16 @@ from multiprocessing.process import AuthenticationString  # type: ignore[attr-de
 from queue import SimpleQueue
 from typing import Any, Final
 
-from celery import Celery, signals
+from celery import Celery, Task, signals
 
+from headway.access import name_of
 from headway.engine import Workplace
+from headway.engines._celery_tasks import attend, job_id_of
 from headway.errors import BadInput, StoreError
 from headway.remote import RESEND_S, RemoteEngine
+from headway.report import Report, report_start
+from headway.service import Service
+from headway.task import title_of
 
 __all__ = ["CeleryEngine"]
 
@@ -39,10 +44,15 @@ Working = Callable[[], AbstractAsyncContextManager[object]]
 class CeleryEngine(RemoteEngine):
     """Runs jobs in the workers of *app*, which are started with `celery worker` as before.
 
+    The app's other tasks stay as they are, and may report: when one of them first asks for
+    `current_progress()`, it becomes a job, which ends as the task does.
+
     Args:
         app: the Celery app. It gets one task, which saves no result and is acknowledged early.
         name: of that task; apps that share a broker need one each.
         queue: where its messages go; the app's routes and defaults say, if it is not given.
+        owner: tells who may watch and cancel the job of another task, given Celery's request of
+            it: `lambda request: request.kwargs.get("user")`. None: operators only.
         resend_s: seconds after which a message that nobody has acted upon is taken for lost, for
             the first time.
     """
@@ -55,6 +65,7 @@ class CeleryEngine(RemoteEngine):
         *,
         name: str = "headway.run",
         queue: str | None = None,
+        owner: Callable[[Any], object] | None = None,
         resend_s: float = RESEND_S,
     ) -> None:
         super().__init__(resend_s=resend_s)
@@ -62,7 +73,8 @@ class CeleryEngine(RemoteEngine):
         self._options: dict[str, Any] = {} if queue is None else {"queue": queue}
         self._inside: _Inside | None = None
         self._lock = threading.Lock()
-        self._working: Working | None = None
+        self._headway: Service | None = None
+        self._owner = owner
         self._sender = _Sender(self._publish)
 
         def run(job_id: str, attempt: int) -> None:
@@ -79,12 +91,27 @@ class CeleryEngine(RemoteEngine):
         )
         for ending in (signals.worker_process_shutdown, signals.worker_shutdown):
             ending.connect(self._end, weak=False)
+        attend(app, self._report, without=name)
 
-    def bind(self, working: Working) -> None:
-        """Remember how the `Headway` is opened in a process of the pool."""
-        self._working = working
+    def bind(self, headway: Service) -> None:
+        """Remember what is to be opened in a process of the pool."""
+        self._headway = headway
+
+    @staticmethod
+    def job_id(task_id: str) -> str:
+        """The id of the job that a task of your own becomes: `engine.job_id(result.id)`.
+
+        There is no such job before the task has asked for `current_progress()`. When Celery brings
+        a task again, for a retry or because a worker died, that is a job of another id.
+        """
+        return job_id_of(task_id)
 
     # ── in the web process ────────────────────────────────────────────────────────────────────
+
+    async def serve(self, place: Workplace) -> None:
+        """Begin to send. All tasks of the app are known by now, so that eager ones report, too."""
+        self._app.finalize()
+        await super().serve(place)
 
     async def _connect(self, place: Workplace) -> None:
         """Celery connects when it sends."""
@@ -106,10 +133,26 @@ class CeleryEngine(RemoteEngine):
         with self._lock:
             here = self._inside
             if here is None or here.failed or here.pid != os.getpid():
-                if self._working is None:
-                    raise BadInput("this CeleryEngine was not given to a Headway: engine=…")
-                here = self._inside = _Inside(self._working)
+                here = self._inside = _Inside(self._bound.working)
             return here
+
+    @property
+    def _bound(self) -> Service:
+        if self._headway is None:
+            raise BadInput("this CeleryEngine was not given to a Headway: engine=…")
+        return self._headway
+
+    def _report(self, task: Task) -> Report:
+        """A job for a task that Headway did not start, and that runs here and now."""
+        headway, request = self._bound, task.request
+        start = report_start(
+            request.shadow or title_of(task.name),
+            owner=name_of("owner", self._owner(request)) if self._owner is not None else None,
+            job_id=job_id_of(request.id, request.retries),
+        )
+        if not request.is_eager:
+            self._here().wait()  # stays open for the tasks that come after this one
+        return Report(headway, start)
 
     def _end(self, **_: object) -> None:
         with self._lock:
@@ -169,9 +212,13 @@ class _Inside:
         """Whether it cannot be opened, and not only because the store is away."""
         return self._opened.done() and self._opened.exception() is not None
 
-    def run(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Do it in the loop of the thread, and wait until it is done. Waits for the store, too."""
+    def wait(self) -> None:
+        """Return when the `Headway` is open. Waits for the store, too."""
         self._opened.result()
+
+    def run(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do it in the loop of the thread, and wait until it is done."""
+        self.wait()
         asyncio.run_coroutine_threadsafe(work(), self._loop).result()
 
     def close(self) -> None:
