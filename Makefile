@@ -27,6 +27,7 @@ test: setup
 	@scripts/browser
 	@scripts/nginx
 	@scripts/redis
+	@scripts/namespaces
 	@scripts/npm
 	@scripts/check
 	@scripts/test

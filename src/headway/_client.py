@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import socket
+from typing import Any, Final
 
 import redis
 import redis.asyncio
@@ -14,16 +15,17 @@ from redis.retry import Retry
 
 from headway._address import Address, Kind
 from headway._slots import ALONE
-from headway._wire import ANSWER_S, options
+from headway._wire import ANSWER_S, CONNECT_S, options
 
 __all__ = ["aclose", "client_of", "close", "thread_client_of"]
 
 CONNECTIONS = 4  # one that asks, one that listens, and two while those are made anew
+ARRIVE_S: Final = ANSWER_S + CONNECT_S  # by then who asked is told that there is no answer
 
 
 def client_of(address: Address, place: str = ALONE) -> redis.asyncio.Redis:
     """A client of the server at *place* (host:port), or of the only one. Connects when used."""
-    given = {**options(), "retry": AsyncRetry(NoBackoff(), 0)}
+    given = {**options(), **_sockets(address), "retry": AsyncRetry(NoBackoff(), 0)}
     if address.kind is Kind.SENTINEL:
         sentinels, kwargs = _sentinels(address)
         one = redis.asyncio.sentinel.Sentinel(  # type: ignore[no-untyped-call]
@@ -43,7 +45,7 @@ def thread_client_of(
     Args:
         answer_s: seconds to wait for an answer.
     """
-    given = {**options(answer_s), "retry": Retry(NoBackoff(), 0)}
+    given = {**options(answer_s), **_sockets(address), "retry": Retry(NoBackoff(), 0)}
     if address.kind is Kind.SENTINEL:
         sentinels, kwargs = _sentinels(address)
         one = redis.sentinel.Sentinel(  # type: ignore[no-untyped-call]
@@ -53,6 +55,24 @@ def thread_client_of(
         return client
     url = address.node(place or address.hosts[0])
     return redis.Redis.from_url(url, max_connections=1, **given)
+
+
+def _sockets(address: Address) -> dict[str, Any]:
+    """How long the kernel tries to bring to the server what was said.
+
+    Left to itself it goes on after the connection was given up, for a minute or more: then a job
+    begins of which everybody was told that it could not be started.
+
+    Source: tcp(7), TCP_USER_TIMEOUT. Linux has it.
+    """
+    if address.scheme == "unix" or not hasattr(socket, "TCP_USER_TIMEOUT"):
+        return {}
+    kept = {  # the first two as the client has them
+        socket.TCP_KEEPIDLE: 30,
+        socket.TCP_KEEPINTVL: 5,
+        socket.TCP_USER_TIMEOUT: round(ARRIVE_S * 1000),
+    }
+    return {"socket_keepalive": True, "socket_keepalive_options": kept}
 
 
 def _server(address: Address) -> dict[str, Any]:

@@ -168,13 +168,18 @@ class Line:
         return [answer_of(one, self._where) for one in raw]
 
     async def _twice(self, batch: list[Asked]) -> list[Any]:
-        """A connection that was cut while it lay idle fails once; the acts may be repeated."""
+        """A connection that was cut while it lay idle fails once; the acts may be repeated.
+
+        Without contact there is none that could have been cut, and who asks waits long enough.
+        """
+        known = self.contact_at is not None or self._revive is not None
         try:
             return await self._pipeline(batch)
         except (failures.ConnectionError, OSError):
-            pass
+            if not known:
+                raise
         except failures.TimeoutError:
-            if self._stray is not None:
+            if not known or self._stray is not None:
                 raise
         self.contact_at = None
         await self._bring_back()
