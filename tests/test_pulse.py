@@ -311,7 +311,9 @@ async def test_idle_thread_sleeps(store: Store, pulse: Pulse, until: Until) -> N
 
     pulse.remove(run)
 
-    assert (idle, busy, pulse._pause()) == (None, FLUSH_S, None)
+    assert (idle, pulse._pause()) == (None, None)
+    assert busy is not None
+    assert busy <= FLUSH_S
 
 
 async def test_quiet_job_is_not_written(

@@ -93,8 +93,9 @@ class Pulse:
         self._held: Callable[[], Iterable[str]] = tuple
         self._held_at = clock()
         self._lock = threading.Lock()
+        self._looked_at = clock()
         # No Event: whose code a finalizer interrupts inside of `Event.set` would wait for itself.
-        self._wakes: SimpleQueue[None] = SimpleQueue()
+        self._wakes: SimpleQueue[str | None] = SimpleQueue()
         self._closing = False
         self._thread = threading.Thread(target=self._serve, name="headway-pulse", daemon=True)
 
@@ -122,20 +123,20 @@ class Pulse:
         with self._lock:
             self._runs.pop(run.job_id, None)
 
-    def wake(self) -> None:
-        """There is news that should not wait for the next round.
+    def wake(self, job_id: str | None = None) -> None:
+        """There is news that should not wait for the next round: of this job, or of who knows.
 
         Callable from any thread and at any instant, also from a finalizer: it never waits.
 
         Source: Python's `queue` module, which promises it of `SimpleQueue.put()`.
         """
-        self._wakes.put(None)
+        self._wakes.put(job_id)
 
     def _serve(self) -> None:
         while not self._closing:
-            self._wait()
+            woken = self._wait()
             try:
-                self._round()
+                self._round(woken)
             except StoreError as error:
                 logger.warning("progress and leases could not be written: %s", error)
                 self._wait_after_failure()
@@ -143,11 +144,13 @@ class Pulse:
                 logger.exception("the beat thread met an error of its own")
                 self._wait_after_failure()
 
-    def _wait(self) -> None:
+    def _wait(self) -> set[str | None]:
+        woken: set[str | None] = set()
         with suppress(Empty):
-            self._wakes.get(timeout=self._pause())
+            woken.add(self._wakes.get(timeout=self._pause()))
             while True:  # all that woke it until now is served by one round
-                self._wakes.get_nowait()
+                woken.add(self._wakes.get_nowait())
+        return woken
 
     def _wait_after_failure(self) -> None:
         if not self._closing:
@@ -156,13 +159,12 @@ class Pulse:
     def _pause(self) -> float | None:
         """Seconds until the next round; None, until woken, if nothing runs or waits here."""
         if self._runs:
-            return FLUSH_S
+            return max(self._looked_at + FLUSH_S - self._clock(), 0)
         return self._beat_s / 2 if any(True for _ in self._held()) else None
 
-    def _round(self) -> None:
+    def _round(self, woken: set[str | None]) -> None:
         now = self._clock()
-        with self._lock:
-            beats = list(self._runs.values())
+        beats = self._looked_at_now(woken, now)
         due = [(beat, call) for beat in beats if (call := self._call(beat, now))]
         holds = self._hold_calls(now)
         if not due and not holds:
@@ -180,6 +182,15 @@ class Pulse:
         for answer in answers:
             if isinstance(answer, StoreUnavailable):  # one node of a cluster; told once for all
                 raise answer
+
+    def _looked_at_now(self, woken: set[str | None], now: float) -> list[_Beat]:
+        """Those that have woken it; all, when it is time. Else each report would cost a look at all
+        jobs of the process."""
+        with self._lock:
+            if woken and None not in woken and now - self._looked_at < FLUSH_S:
+                return [beat for i in woken if i and (beat := self._runs.get(i)) is not None]
+            self._looked_at = now
+            return list(self._runs.values())
 
     def _send(self, calls: list[Call]) -> list[Any]:
         if not self._telemetry.on:

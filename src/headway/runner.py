@@ -12,6 +12,7 @@ import random
 import traceback
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -361,7 +362,8 @@ class Runner:
                 return await self._run(self._run_of(claim, task, span))
 
     def _run_of(self, claim: Claim, task: Task[..., Any], span: Running | None = None) -> Run:
-        return Run(claim, task, self._pulse.wake, span, limits=self._limits)
+        wake = partial(self._pulse.wake, claim.job.id)
+        return Run(claim, task, wake, span, limits=self._limits)
 
     async def _run(self, run: Run) -> float | None:
         self._runs[run.job_id] = run
