@@ -92,7 +92,7 @@ async def test_heartbeats_come_at_their_time(open_one: Open, clock: Clock) -> No
     clock.now += HEARTBEAT_S - 0.1
     stream.watcher.nudge()
     early = asyncio.ensure_future(anext(stream))
-    while stream.watcher._event.is_set():
+    while stream.watcher._new:
         await asyncio.sleep(0)
     assert not early.done()
     clock.now += 0.1

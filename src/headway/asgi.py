@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Final
 from urllib.parse import parse_qs
 
@@ -44,22 +44,21 @@ class Answer(Reply):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it. A stream is sent until it ends or the client goes."""
-        headers = raw(self.headers)
-        start: Message = {
-            "type": "http.response.start",
-            "status": self.status,
-            "headers": headers,
-        }
         if not isinstance(self.body, bytes):
             async with aclosing(self.body) as pieces:
-                await send(start)
-                await _until_gone(_pour(pieces, scope, send), receive)
+                await send(self._start())
+                await _pour(pieces, scope, receive, send)
             return
         # What has no body has no length either; 0 would say that GET gives nothing.
-        if self.status not in BODILESS and scope["method"] != "HEAD":
-            headers.append((b"content-length", str(len(self.body)).encode()))
-        await send(start)
+        counts = self.status not in BODILESS and scope["method"] != "HEAD"
+        await send(self._start(len(self.body) if counts else None))
         await send({"type": "http.response.body", "body": self.body})
+
+    def _start(self, length: int | None = None) -> Message:
+        headers = raw(self.headers)
+        if length is not None:
+            headers.append((b"content-length", str(length).encode()))
+        return {"type": "http.response.start", "status": self.status, "headers": headers}
 
 
 def raw(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
@@ -113,27 +112,22 @@ class Asgi:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-async def _pour(pieces: Pieces, scope: Scope, send: Send) -> None:
+async def _pour(pieces: Pieces, scope: Scope, receive: Receive, send: Send) -> None:
+    """Send a stream until it ends, or the client goes: which is no error of ours, nor is a client
+    that takes nothing more."""
     kind = "http.response.body"
-    async for piece in pieces:
-        await deliver(pieces, scope, send, {"type": kind, "body": piece, "more_body": True})
-    await deliver(pieces, scope, send, {"type": kind, "body": b""})
-
-
-async def _until_gone(pouring: Any, receive: Receive) -> None:
-    """Pour until the stream ends or the client goes; whichever comes first ends the other."""
-    pour = asyncio.create_task(pouring)
-    gone = asyncio.create_task(_gone(receive))
-    try:
-        await asyncio.wait({pour, gone}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        pour.cancel()
-        gone.cancel()
-        await asyncio.wait({pour, gone})
-    error = None if pour.cancelled() else pour.exception()
-    # A client that takes nothing more, or has gone, is no error of ours.
-    if error is not None and not isinstance(error, (TimeoutError, OSError)):
-        raise error
+    with suppress(TimeoutError, OSError):
+        async with asyncio.timeout(None) as here:
+            gone = asyncio.create_task(_gone(receive))
+            gone.add_done_callback(lambda gone: None if gone.cancelled() else here.reschedule(0))
+            try:
+                async for piece in pieces:
+                    message = {"type": kind, "body": piece, "more_body": True}
+                    await deliver(pieces, scope, send, message)
+                await deliver(pieces, scope, send, {"type": kind, "body": b""})
+            finally:
+                gone.cancel()
+                await asyncio.wait({gone})
 
 
 async def _gone(receive: Receive) -> None:

@@ -185,6 +185,12 @@ class Poll:
 class Stream:
     """The bytes of one stream, from the first state to its end. Close it, whatever happens."""
 
+    # There are thousands, and what they hold has to be fetched for each event of each.
+    __slots__ = (
+        "_alarm", "_base", "_bytes", "_going", "_gone", "_html", "_limit", "_patience",
+        "_patient_until", "_single", "_streams", "_viewer", "owner", "revoked", "watcher",
+    )  # fmt: skip
+
     def __init__(
         self,
         streams: Streams,
@@ -204,9 +210,13 @@ class Stream:
         self._single = single
         self._html = html
         self._going = set(watcher.ids)
-        self._gone: set[str] = set()
+        self._gone: list[str] = []
         self._patience: asyncio.Timeout | None = None
-        self._bytes = self._serve()
+        self._patient_until = 0.0
+        # One timer each for the whole stream: one for each chunk costs as much as to send it.
+        self._limit: asyncio.TimerHandle | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._bytes = self._chunks()
 
     def __aiter__(self) -> Self:
         return self
@@ -216,51 +226,86 @@ class Stream:
 
     async def aclose(self) -> None:
         """End it, and give its place back; may be repeated."""
-        self._streams.leave(self)
+        self._leave()
         await self._bytes.aclose()
+
+    def _leave(self) -> None:
+        self._streams.leave(self)
+        for timer in (self._limit, self._alarm):
+            if timer is not None:
+                timer.cancel()
+        self._limit = self._alarm = None
 
     def patience(self) -> asyncio.Timeout:
         """Stands around the sending of one chunk. TimeoutError: the client takes nothing."""
-        self._patience = asyncio.timeout(self._streams.patience_s)
+        self._patience = asyncio.timeout(None)
+        self._patient_until = asyncio.get_running_loop().time() + self._streams.patience_s
+        if self._limit is None or self._limit.when() > self._patient_until:
+            self._set_limit()
         return self._patience
 
     def hurry(self) -> None:
         """Wait no longer for a client that takes nothing just now."""
+        self._end_patience(HURRY_S)
+
+    def _set_limit(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+        self._limit = asyncio.get_running_loop().call_at(self._patient_until, self._look)
+
+    def _look(self) -> None:
+        self._limit = None
+        if asyncio.get_running_loop().time() < self._patient_until:  # of what was sent since
+            self._set_limit()
+        else:
+            self._end_patience(0)
+
+    def _end_patience(self, in_s: float) -> None:
         if self._patience is not None:
             with suppress(RuntimeError):  # nothing is being sent
-                self._patience.reschedule(asyncio.get_running_loop().time() + HURRY_S)
+                self._patience.reschedule(asyncio.get_running_loop().time() + in_s)
 
-    async def _serve(self) -> AsyncGenerator[bytes, None]:
+    @contextmanager
+    def _watching(self) -> Iterator[Watcher]:
+        """From the first state to the last word; then its place is free, whoever closes it."""
         try:
-            yield _sse.retry(random.randint(*RETRY_MS))  # noqa: S311 - no secret hangs on it
-            with self.watcher:
-                async for chunk in self._chunks():
-                    yield chunk
+            with self.watcher as watcher:
+                yield watcher
         finally:
-            self._streams.leave(self)
+            self._leave()
 
     async def _chunks(self) -> AsyncGenerator[bytes, None]:
-        watcher, clock, every_s = self.watcher, self._streams._clock, self._streams._heartbeat_s
-        age_s = self._streams._age_s * random.uniform(0.8, 1.2)  # noqa: S311 - nor on this
-        until = _first(clock() + age_s, self._viewer)
-        beat_at, live = clock() + every_s, watcher.live
-        if not live:
-            yield _heartbeat(live=False)
-        while True:
-            reason = self._over(old=clock() >= until)
-            if reason in {None, "drain"}:  # else who may watch has to be asked first
-                for chunk in _gathered(self._frames()):
-                    yield chunk
-            if not self._going:
-                yield _end()
-                return
-            if reason is not None:
-                yield _bye(reason)
-                return
-            if clock() >= beat_at or live != watcher.live:
-                live, beat_at = watcher.live, clock() + every_s
-                yield _heartbeat(live=live)
-            await watcher.wait(max(min(beat_at, until) - clock(), 0))
+        yield _retry()
+        with self._watching() as watcher:
+            clock, every_s = self._streams._clock, self._streams._heartbeat_s
+            spread = random.uniform(0.8, 1.2)  # noqa: S311 - no secret hangs on it
+            age_s = self._streams._age_s * spread
+            until = _first(clock() + age_s, self._viewer)
+            beat_at, live = clock() + every_s, watcher.live
+            if not live:
+                yield _heartbeat(live=False)
+            while True:
+                reason = self._over(old=clock() >= until)
+                if reason in {None, "drain"}:  # else who may watch has to be asked first
+                    for chunk in _gathered(self._frames()):
+                        yield chunk
+                if not self._going:
+                    yield _end()
+                    return
+                if reason is not None:
+                    yield _bye(reason)
+                    return
+                if clock() >= beat_at or live != watcher.live:
+                    live, beat_at = watcher.live, clock() + every_s
+                    yield _heartbeat(live=live)
+                if self._alarm is None:
+                    in_s = max(min(beat_at, until) - clock(), 0)
+                    self._alarm = asyncio.get_running_loop().call_later(in_s, self._ring)
+                await watcher.wait()
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self.watcher.nudge()
 
     def _over(self, *, old: bool) -> str | None:
         if self.revoked:
@@ -279,7 +324,7 @@ class Stream:
         job, viewer = seen.job, self._viewer
         if job is None or not viewer.may_watch(job) or job.expired(time.time()):
             self._going.discard(job_id)
-            self._gone.add(job_id)
+            self._gone.append(job_id)
             return self._farewell(job_id[:64])
         if job.state.terminal:
             self._going.discard(job_id)
@@ -318,21 +363,23 @@ class Probe(Stream):
         self._every_s = every_s
 
     async def _chunks(self) -> AsyncGenerator[bytes, None]:
-        watcher, clock = self.watcher, self._streams._clock
-        beat_at = clock()
-        end_at, old_at = beat_at + self._seconds, beat_at + self._streams._age_s
-        while True:
-            watcher.take()
-            if (reason := self._over(old=clock() >= old_at)) is not None:
-                yield _bye(reason)
-                return
-            if clock() >= beat_at:
-                yield _heartbeat(live=watcher.live)
-                beat_at += self._every_s
-            if clock() >= end_at:
-                yield _end()
-                return
-            await watcher.wait(max(min(beat_at, end_at, old_at) - clock(), 0))
+        yield _retry()
+        with self._watching() as watcher:
+            clock = self._streams._clock
+            beat_at = clock()
+            end_at, old_at = beat_at + self._seconds, beat_at + self._streams._age_s
+            while True:
+                watcher.take()
+                if (reason := self._over(old=clock() >= old_at)) is not None:
+                    yield _bye(reason)
+                    return
+                if clock() >= beat_at:
+                    yield _heartbeat(live=watcher.live)
+                    beat_at += self._every_s
+                if clock() >= end_at:
+                    yield _end()
+                    return
+                await watcher.wait(max(min(beat_at, end_at, old_at) - clock(), 0))
 
 
 def _first(until: float, viewer: Viewer) -> float:
@@ -354,6 +401,10 @@ def _gathered(frames: Iterable[bytes]) -> Iterator[bytes]:
             piece, size = [], 0
     if piece:
         yield b"".join(piece)
+
+
+def _retry() -> bytes:
+    return _sse.retry(random.randint(*RETRY_MS))  # noqa: S311 - no secret hangs on it
 
 
 def _heartbeat(*, live: bool) -> bytes:

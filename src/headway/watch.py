@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -41,11 +42,14 @@ class Watcher:
     bounded however slow its reader is, and the last state can never be the one that is dropped.
     """
 
+    __slots__ = ("_changed", "_hub", "_new", "_waiter", "ids")
+
     def __init__(self, hub: Hub, ids: Iterable[str]) -> None:
         self._hub = hub
         self.ids = tuple(dict.fromkeys(ids))
         self._changed: dict[str, None] = {}
-        self._event = asyncio.Event()
+        self._new = False
+        self._waiter: asyncio.Future[None] | None = None
 
     def __enter__(self) -> Self:
         for job_id in self.ids:
@@ -71,26 +75,33 @@ class Watcher:
 
         Cancel: nothing is lost; the change is there for the next call.
         """
-        try:
-            async with asyncio.timeout(seconds):
-                await self._event.wait()
-        except TimeoutError:
-            return False
-        return True
+        if seconds is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self.wait()
+        elif not self._new:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return self._new
 
     def take(self) -> list[tuple[str, Seen]]:
         """The jobs that changed since the last call, each once, with its newest state."""
-        self._event.clear()
+        self._new = False
         changed, self._changed = self._changed, {}
         return [(i, seen) for i in changed if (seen := self._hub._seen.get(i)) is not None]
 
     def nudge(self) -> None:
         """End a `wait()` although nothing changed."""
-        self._event.set()
+        self._new = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _mark(self, job_id: str) -> None:
         self._changed[job_id] = None
-        self._event.set()
+        self.nudge()
 
 
 class Hub:

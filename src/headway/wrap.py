@@ -108,7 +108,8 @@ class Wrap:
         if scope["type"] == "lifespan":
             await self._live(scope, receive, send)
         elif scope["type"] == "http" and (inner := below(scope, self._path)) is not None:
-            await self._surface({**scope, **inner}, receive, send)
+            scope.update(inner)  # a copy would live as long as a stream does
+            await self._surface(scope, receive, send)
         else:
             await self._within(scope, receive, send)
 
