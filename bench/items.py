@@ -160,7 +160,7 @@ async def _agenerated() -> AsyncIterator[int]:
 
 
 def _lines(path: str) -> Iterable[str]:
-    return Path(path).open(encoding="utf-8")  # noqa: SIM115 - the loop goes to its end
+    return Path(path).open(encoding="utf-8")
 
 
 # ── what writes at each item ──────────────────────────────────────────────────────────────────
@@ -225,10 +225,10 @@ def _readable(kinds: Found) -> Finding:
         base="Headway, range",
         rows=rows,
         words=(
-            f"Loops over {ITEMS:,} items that do nothing, in a `def` task of a real job, the middle "
-            f"one of {ROUNDS} turns; the bare loop is taken off. Over a list, tuple or range nothing "
-            "is done for an item: how far the loop has come is read from its iterator when somebody "
-            "looks. A difference below a nanosecond is noise."
+            f"Loops over {ITEMS:,} items that do nothing, in a `def` task of a real job, the "
+            f"middle one of {ROUNDS} turns; the bare loop is taken off. Over a list, tuple or "
+            "range nothing is done for an item: how far the loop has come is read from its "
+            "iterator when somebody looks. A difference of a nanosecond or two is noise."
         ),
         budgets=[budget],
     )
@@ -278,9 +278,9 @@ def _writing(calls: dict[str, float]) -> Finding:
         base="Headway, a generator",
         rows=[Row(name, ns) for name, ns in calls.items()],
         words=(
-            f"{CALLS:,} calls one after another to a store on the same machine; over a network each "
-            "takes its round trip longer. Headway writes ten times a second, whatever the number of "
-            "items, and not in the loop."
+            f"{CALLS:,} calls one after another to a store on the same machine; over a network "
+            "each takes its round trip longer. Headway writes ten times a second, whatever the "
+            "number of items, and not in the loop."
         ),
     )
 

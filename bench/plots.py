@@ -15,7 +15,7 @@ from bench.measure import Plot, exponent  # noqa: E402
 
 __all__ = ["draw"]
 
-WIDTH_IN = 6.4
+WIDTH_IN = 8.0
 HEIGHT_IN = 3.2
 
 
@@ -28,7 +28,7 @@ def draw(plot: Plot, path: Path) -> None:
     axes.set(xscale="log", yscale="log", xlabel=plot.x, ylabel=plot.y, title=plot.title)
     axes.set_ylim(bottom=min(y for line in plot.lines.values() for _, y in line) / 3)
     axes.grid(visible=True, which="major", alpha=0.3)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None, "Creator": "Headway"})
     plt.close(figure)
