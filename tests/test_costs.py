@@ -65,10 +65,11 @@ def headway(make_headway: MakeHeadway, own_server: OwnServer) -> Headway:
 # ── the store ─────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parametrize("owner", [None, "ann"])
 async def test_whole_life_of_a_job_is_three_round_trips(
-    headway: Headway, own_server: OwnServer, until: Until
+    headway: Headway, own_server: OwnServer, until: Until, owner: str | None
 ) -> None:
-    """To accept it, to claim it, to end it."""
+    """To accept it, to claim it, to end it; what is kept of its owner goes with these."""
     ended = 0
 
     @headway.task
@@ -81,7 +82,7 @@ async def test_whole_life_of_a_job_is_three_round_trips(
         await end_of(headway, await nothing.start())  # teaches the scripts
         with Reads(own_server) as reads:
             for n in range(JOBS):
-                await nothing.start()
+                await nothing.using(owner=owner).start()
                 await until(lambda n=n: ended == n + 2 and not running, "it is over")
 
     assert 2 * JOBS < reads.count <= 3 * JOBS + reads.allowed

@@ -20,6 +20,7 @@ from headway._wire import Call, answer_of, missing, raise_as_ours, refused
 __all__ = ["Asked", "Line", "swallowed"]
 
 PIPELINE_CALLS: Final = 512  # bounds the memory of one pipeline; the rest goes with the next
+LATER_S: Final = 0.05  # for what nobody waits for, if nothing else is asked meanwhile
 
 logger = logging.getLogger("headway.store")
 
@@ -31,12 +32,14 @@ class Asked:
     Args:
         strays: how often it was asked in vain, and asked anew.
         asking: it is on its way to the server that is asked, which would not answer else.
+        soon: somebody waits for it; else it goes with what is asked next.
     """
 
     call: Call
     future: asyncio.Future[Any]
     strays: int = 0
     asking: bool = False
+    soon: bool = True
 
     def fail(self, error: Exception) -> None:
         """Tell who waits, if somebody still does."""
@@ -86,6 +89,7 @@ class Line:
         self._wake = asyncio.Event()
         self._closing = False
         self._torn = False
+        self._later: asyncio.TimerHandle | None = None
         self._pump: asyncio.Task[None] | None = None
         self.contact_at: float | None = None
         """When this line last began to have contact without a break; monotonic seconds."""
@@ -97,6 +101,15 @@ class Line:
     def put(self, asked: Asked) -> None:
         """Ask it with the next pipeline."""
         self._queue.append(asked)
+        if asked.soon or self._closing:
+            self._go()
+        elif self._later is None:
+            self._later = asyncio.get_running_loop().call_later(LATER_S, self._go)
+
+    def _go(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         self._wake.set()
         if self._pump is None or self._pump.done():
             self._open()
@@ -108,7 +121,8 @@ class Line:
     async def aclose(self) -> None:
         """Serve what is queued, then close the connection."""
         self._closing = True
-        self._wake.set()
+        if self._queue or self._pump is not None:
+            self._go()
         while self._pump is not None and not self._pump.done():
             await asyncio.wait({self._pump})
         await aclose(self._client)

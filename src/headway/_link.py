@@ -111,8 +111,9 @@ class Link:
         return await self._ask(call)
 
     def post(self, call: Call) -> None:
-        """Ask one thing and do not wait for the answer; an error is only logged."""
-        self._ask(call).add_done_callback(_log_failure)
+        """Ask one thing with what is asked next, within 50 ms, and do not wait for the answer; an
+        error is only logged."""
+        self._ask(call, soon=False).add_done_callback(_log_failure)
 
     async def call_all(self, calls: Sequence[Call]) -> list[Any]:
         """Ask many things in one round trip; the first error is raised after all were asked."""
@@ -140,13 +141,13 @@ class Link:
                 raise answer
         return answers
 
-    def _asked(self, call: Call) -> Asked:
+    def _asked(self, call: Call, *, soon: bool = True) -> Asked:
         if not self._open:
             raise NotOpen("reach the store")
-        return Asked(call, asyncio.get_running_loop().create_future())
+        return Asked(call, asyncio.get_running_loop().create_future(), soon=soon)
 
-    def _ask(self, call: Call) -> asyncio.Future[Any]:
-        asked = self._asked(call)
+    def _ask(self, call: Call, *, soon: bool = True) -> asyncio.Future[Any]:
+        asked = self._asked(call, soon=soon)
         self._put(asked)
         return asked.future
 

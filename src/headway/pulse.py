@@ -94,6 +94,7 @@ class Pulse:
         self._held_at = clock()
         self._lock = threading.Lock()
         self._looked_at = clock()
+        self._resting = True
         # No Event: whose code a finalizer interrupts inside of `Event.set` would wait for itself.
         self._wakes: SimpleQueue[str | None] = SimpleQueue()
         self._closing = False
@@ -116,7 +117,7 @@ class Pulse:
         """Beat for *run* from now on; its lease is fresh."""
         with self._lock:
             self._runs[run.job_id] = _Beat(run, self._clock())
-        self.wake()
+        self.rouse()
 
     def remove(self, run: Beating) -> None:
         """Beat for it no longer."""
@@ -132,6 +133,11 @@ class Pulse:
         """
         self._wakes.put(job_id)
 
+    def rouse(self) -> None:
+        """There is something new to beat for, with a fresh lease: wake it if it sleeps for good."""
+        if self._resting:
+            self.wake()
+
     def _serve(self) -> None:
         while not self._closing:
             woken = self._wait()
@@ -146,8 +152,11 @@ class Pulse:
 
     def _wait(self) -> set[str | None]:
         woken: set[str | None] = set()
+        self._resting = True  # before the look: who adds something after it must see this
+        pause = self._pause()
+        self._resting = pause is None
         with suppress(Empty):
-            woken.add(self._wakes.get(timeout=self._pause()))
+            woken.add(self._wakes.get(timeout=pause))
             while True:  # all that woke it until now is served by one round
                 woken.add(self._wakes.get_nowait())
         return woken

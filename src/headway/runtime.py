@@ -101,11 +101,11 @@ class Runtime:
 
     async def _adopt(self, job_id: str) -> None:
         await self.engine.submit(job_id, 0)
-        self.pulse.wake()
+        self.pulse.rouse()
 
     async def _submit(self, job: Job) -> None:
         await self.engine.submit(job.id, job.attempt)
-        self.pulse.wake()
+        self.pulse.rouse()
 
     def _ended(self, job: Job) -> None:
         self.gate.leave(job.owner, job.id)

@@ -48,6 +48,9 @@ end
 
 local function ms(number) return string.format('%.0f', number) end
 
+-- A record as one string: much cheaper for who reads it than a reply of some forty.
+local function whole(record) return cjson.encode(redis.call('HGETALL', record)) end
+
 local function log_key(record) return (string.gsub(record, ':job:', ':log:', 1)) end
 
 local function tries_key(record) return (string.gsub(record, ':job:', ':tries:', 1)) end
@@ -231,13 +234,13 @@ end
 -- KEYS  record, leases, [single-flight key]
 -- ARGV  id, worker, lease_ms, parent or '', its attempt, '1' (this worker runs it already) or '', then
 --       field, value, … of the record
--- Returns {'created'|'reused', record…}, or {'late'}. Repeated with the same id: the same again.
+-- Returns {'created'|'reused', record}, or {'late'}. Repeated with the same id: the same again.
 -- Only the attempt that runs may start children. Once its job has ended nobody would end them; if
 -- another attempt runs, that one decides. Refused, not created as cancelled: a record that says so
 -- would be found by the attempt that runs, under the id of the child that it wants to start.
 local record, leases, key, id = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
 if redis.call('EXISTS', record) == 1 then
-  return { 'created', redis.call('HGETALL', record) }
+  return { 'created', whole(record) }
 end
 local parent = ARGV[4] ~= '' and beside(record, id, ARGV[4])
 if parent and not owns(parent, ARGV[2], ARGV[5]) then return { 'late' } end
@@ -245,7 +248,7 @@ if key then
   local other = redis.call('GET', key)
   local others = other and beside(record, id, other)
   local state = others and redis.call('HGET', others, 'state')
-  if state and not terminal(state) then return { 'reused', redis.call('HGETALL', others) } end
+  if state and not terminal(state) then return { 'reused', whole(others) } end
   redis.call('SET', key, id)
 end
 local now = now_ms()
@@ -258,27 +261,27 @@ if parent then
 end
 if ARGV[6] == '1' then begin(record, ARGV[2]) end
 lease(leases, id, now + ARGV[3])
-return { 'created', redis.call('HGETALL', record) }
+return { 'created', whole(record) }
 
 ---- act claim
 -- KEYS  record, leases
 -- ARGV  id, worker, lease_ms
--- Returns {'claimed', record…} to the one worker that may run it now, {state, record…} if it has
+-- Returns {'claimed', record} to the one worker that may run it now, {state, record} if it has
 -- ended, else {why}. The same worker asking again (its answer was lost) is told again, without a
 -- new attempt.
 local record, leases, id, worker = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 local r = redis.call('HMGET', record, 'state', 'worker', 'retry_at')
 if not r[1] then return { 'gone' } end
 if r[1] == 'running' and r[2] == worker then
-  return { 'claimed', redis.call('HGETALL', record) }
+  return { 'claimed', whole(record) }
 end
-if terminal(r[1]) then return { r[1], redis.call('HGETALL', record) } end
+if terminal(r[1]) then return { r[1], whole(record) } end
 if r[1] ~= 'queued' then return { r[1] } end
 local now = now_ms()
 if r[3] and tonumber(r[3]) > now then return { 'early' } end
 begin(record, worker)
 lease(leases, id, now + ARGV[3])
-return { 'claimed', redis.call('HGETALL', record) }
+return { 'claimed', whole(record) }
 
 ---- act beat
 -- KEYS  record, leases
@@ -383,10 +386,10 @@ return 'ok'
 -- KEYS  record, leases, ends
 -- ARGV  id, keep_ms
 -- Queued: cancelled at once. Running: asked; it is cancelled when its code has stopped.
--- Returns {'ok', record…} in every state (asking twice changes nothing), or {'gone'}.
+-- Returns {'ok', record} in every state (asking twice changes nothing), or {'gone'}.
 local record, leases, ends, id = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
 if not cancel(record, leases, ends, id, now_ms(), ARGV[2]) then return { 'gone' } end
-return { 'ok', redis.call('HGETALL', record) }
+return { 'ok', whole(record) }
 
 ---- act reap
 -- KEYS  record, leases, ends
@@ -413,15 +416,15 @@ end
 remember(record, now, 'lost', ARGV[5], '')
 if r[2] == '1' then
   close(record, leases, ends, id, 'cancelled', now, ARGV[4])
-  return { 'ended', redis.call('HGETALL', record) }
+  return { 'ended', whole(record) }
 end
 if r[3] ~= 'retry' or tonumber(r[4]) >= tonumber(r[5]) then
   redis.call('HSET', record, 'error', ARGV[5])
   close(record, leases, ends, id, 'failed', now, ARGV[4])
-  return { 'ended', redis.call('HGETALL', record) }
+  return { 'ended', whole(record) }
 end
 requeue(record, leases, id, adopt and ARGV[2] or '', now, adopt and now + ARGV[3] or now)
-return { adopt and 'adopted' or 'queued', redis.call('HGETALL', record) }
+return { adopt and 'adopted' or 'queued', whole(record) }
 
 ---- act due
 -- KEYS  leases, …

@@ -490,7 +490,13 @@ def _error(failure: Failure | None) -> str:
     return msgspec.json.encode(failure).decode() if failure else ""
 
 
+_decode: Final = msgspec.json.Decoder(list[str]).decode
+
+
 def _pairs(flat: Any) -> dict[str, str]:
+    """The fields of a record: of a script's answer, which is JSON, or of HGETALL's."""
+    if isinstance(flat, str):
+        flat = _decode(flat)
     if isinstance(flat, dict):
         return flat
     return dict(zip(flat[::2], flat[1::2], strict=True))
