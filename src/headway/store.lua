@@ -234,7 +234,8 @@ end
 -- KEYS  record, leases, [single-flight key]
 -- ARGV  id, worker, lease_ms, parent or '', its attempt, '1' (this worker runs it already) or '', then
 --       field, value, … of the record
--- Returns {'created'|'reused', record}, or {'late'}. Repeated with the same id: the same again.
+-- Returns {'created'|'reused', record}, or {'late'}; of a new record only what is not among ARGV.
+-- Repeated with the same id: the same again.
 -- Only the attempt that runs may start children. Once its job has ended nobody would end them; if
 -- another attempt runs, that one decides. Refused, not created as cancelled: a record that says so
 -- would be found by the attempt that runs, under the id of the child that it wants to start.
@@ -252,16 +253,17 @@ if key then
   redis.call('SET', key, id)
 end
 local now = now_ms()
-redis.call('HSET', record, unpack(ARGV, 7))
-redis.call('HSET', record, 'id', id, 'worker', ARGV[2], 'state', 'queued', 'attempt', '0',
-  'rev', '1', 'key', key or '', 'created', ms(now), 'updated', ms(now))
+local fresh = { 'id', id, 'state', 'queued', 'attempt', '0', 'rev', '1', 'key', key or '',
+  'created', ms(now), 'updated', ms(now) }
 if parent then
-  redis.call('HSET', record, 'parent', ARGV[4])
+  fresh[#fresh + 1], fresh[#fresh + 2] = 'parent', ARGV[4]
   redis.call('SADD', kids_key(parent), id)
 end
+redis.call('HSET', record, 'worker', ARGV[2], unpack(fresh))
+redis.call('HSET', record, unpack(ARGV, 7))
 if ARGV[6] == '1' then begin(record, ARGV[2]) end
 lease(leases, id, now + ARGV[3])
-return { 'created', whole(record) }
+return { 'created', ARGV[6] == '1' and whole(record) or cjson.encode(fresh) }
 
 ---- act claim
 -- KEYS  record, leases

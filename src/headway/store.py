@@ -240,7 +240,8 @@ class Store(_Acts):
                 f"job {parent[0]} can start no job in its attempt {parent[1]}: it has ended, or "
                 "another attempt runs. Start jobs only while the task runs, and await them."
             )
-        job = Job.from_record(_pairs(found[0]), reused=word == "reused")
+        known = fixed if word == "created" else {}
+        job = Job.from_record({**known, **_pairs(found[0])}, reused=word == "reused")
         if not (sure or job.reused):
             self._post_index(job)
         return job, answers[1 : len(beside) + 1]
