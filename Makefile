@@ -35,7 +35,7 @@ test: setup
 test-all: test
 	@scripts/nats
 	@scripts/firefox
-	@.venv/bin/python -m pytest -q -n auto --dist loadgroup -m slow
+	@scripts/test slow
 
 engines: setup
 	@scripts/nats

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -111,17 +112,21 @@ def test_routes_are_in_the_reference(site: Site) -> None:
 
 
 def test_pictures_are_made_by_a_script() -> None:
-    """Every picture that a page shows is one that `make pictures` makes, and none is left over."""
+    """Every picture of a page is made by `make pictures` or `make bench`; none is left over."""
     shown = {
-        Path(target).name
+        target.rpartition("images/")[2]
         for page in PAGES
         for target in re.findall(r"!\[[^]]*\]\(([^)]*)\)", page.read_text())
     }
     names = ["overview", *SCENES, *(picture.name for picture in PICTURES)]
+    found = json.loads((ROOT / "docs" / "benchmarks.json").read_text())["findings"]
     made = {f"{name}.png" for name in names}
+    made |= {f"benchmarks/{one['slug']}.svg" for one in found if one["plot"]}
+    folder = ROOT / "docs" / "images"
 
     assert shown == made
-    assert {path.name for path in (ROOT / "docs" / "images").iterdir()} == made | DRAWN
+    there = {str(path.relative_to(folder)) for path in folder.rglob("*.*")}
+    assert there == made | DRAWN
 
 
 def _texts_of_the_code() -> str:

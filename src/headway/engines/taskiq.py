@@ -72,7 +72,7 @@ class TaskiqEngine(RemoteEngine):
             self._receiver = Receiver(
                 self._broker, max_async_tasks=place.concurrency, run_startup=False
             )
-            self._warn_of_hoarding()
+            self._warn_of_hoarding(place.concurrency)
 
     async def _send(self, job_id: str, attempt: int) -> None:
         await self._task.kiq(job_id, attempt)
@@ -83,8 +83,8 @@ class TaskiqEngine(RemoteEngine):
             await declare()
         await self._receiver.listen(self._finish)
 
-    def _warn_of_hoarding(self) -> None:
-        if getattr(self._broker, "count", 1) != 1:  # RedisStreamBroker
+    def _warn_of_hoarding(self, concurrency: int) -> None:
+        if getattr(self._broker, "count", 1) > max(concurrency // 4, 1):  # RedisStreamBroker
             logger.warning(
                 "the broker hands a worker many messages at a time, which then wait in it while "
                 "other workers are idle. Make it with xread_count=1."
