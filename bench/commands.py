@@ -275,8 +275,8 @@ def _accepting_found(accepted: Mapping[str, Load]) -> Finding:
         unit="round trips",
         rows=[Row(name, load.trips, _said(load)) for name, load in accepted.items()],
         words=(
-            f"{JOBS} jobs, one after another, that nobody begins to run. {TRIPS} A job of Headway's "
-            "has an owner, in whose list it is to be found: two commands more."
+            f"{JOBS} jobs, one after another, that nobody begins to run. {TRIPS} A job of "
+            "Headway's has an owner, in whose list it is to be found: two commands more."
         ),
         budgets=[Budget("accept a job: 1 round trip", f"{ours:.2f}", ours <= ROOM)],
     )

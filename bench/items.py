@@ -37,6 +37,14 @@ NAMES: Final = ("Headway", "tqdm", "rich")
 BUDGET_NS: Final = 5.0  # over a list or range
 BUDGET_OF_TQDM: Final = 0.5  # over anything else
 
+LEAST: Final = "a wrapper that does nothing"
+WHY: Final = {
+    "async generator": (
+        "Python makes a coroutine for each item of whatever stands around an async iterator: most "
+        "of it is the price of that, as the row of a wrapper that does nothing shows."
+    )
+}
+
 Found = dict[str, dict[str, float]]
 """What is gone through → who counts → nanoseconds an item."""
 
@@ -88,12 +96,13 @@ def in_process(progress: Progress, path: str) -> Found:
 
 @headway.task
 async def on_loop(progress: Progress, path: str) -> Found:
-    found: dict[str, list[float]] = {"bare": [], "Headway": [], "tqdm": []}
+    found: dict[str, list[float]] = {name: [] for name in ("bare", "Headway", "tqdm", LEAST)}
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
         ways: dict[str, Callable[[], AsyncIterable[int]]] = {
             "bare": _agenerated,
             "Headway": lambda: progress.track(_agenerated(), total=ITEMS),
             "tqdm": lambda: tqdm(_agenerated(), total=ITEMS, file=nowhere),
+            LEAST: lambda: _Least(_agenerated()),
         }
         for _ in range(ROUNDS):
             for name, way in ways.items():
@@ -157,6 +166,21 @@ def _generated() -> Iterator[int]:
 async def _agenerated() -> AsyncIterator[int]:
     for n in range(ITEMS):
         yield n
+
+
+class _Least:
+    """Stands around an async iterator, and does nothing."""
+
+    __slots__ = ("_next",)
+
+    def __init__(self, iterator: AsyncIterator[int]) -> None:
+        self._next = iterator.__anext__
+
+    def __aiter__(self) -> AsyncIterator[int]:
+        return self
+
+    async def __anext__(self) -> int:
+        return await self._next()
 
 
 def _lines(path: str) -> Iterable[str]:
@@ -238,18 +262,23 @@ def _others(kinds: Found) -> Iterator[Finding]:
     for kind in ("generator", "async generator", "file"):
         ours, tqdms = kinds[kind]["Headway"], kinds[kind]["tqdm"]
         budget = Budget(
-            f"`track()` over {kind}: at most half of what tqdm takes",
+            f"`track()` over {_a(kind)}: at most half of what tqdm takes",
             f"{ours:.0f} ns, tqdm {tqdms:.0f} ns",
             ours <= BUDGET_OF_TQDM * tqdms,
+            WHY.get(kind, ""),
         )
         yield Finding(
             slug=f"items-{kind.replace(' ', '-')}",
-            title=f"An item of a{'n' if kind[0] == 'a' else ''} {kind}",
+            title=f"An item of {_a(kind)}",
             unit="ns an item more than the bare loop",
             rows=[Row(name, ns) for name, ns in kinds[kind].items() if name != "bare"],
             words=f"The bare loop takes {kinds[kind]['bare']:.0f} ns an item.",
             budgets=[budget],
         )
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind[0] == "a" else f"a {kind}"
 
 
 def _places(found: dict[str, Found]) -> Finding:

@@ -41,6 +41,8 @@ from tests.conftest import DEADLINE_S, MakeHeadway, OwnServer, Until
 from tests.house import SECRET, user
 from tests.stepping import Clock
 
+pytestmark = pytest.mark.once
+
 ID: Final = "00" + "a" * 26
 OTHER: Final = "01" + "b" * 26
 HEADWAY: Final = str(Path(sys.executable).parent / "headway")

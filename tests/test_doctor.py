@@ -28,6 +28,8 @@ from tests.conftest import DEADLINE_S, MakeHeadway, OwnServer, Until
 from tests.test_api import Site, open_site
 from tests.test_nginx import BINARY, CONFIG, GZIP
 
+pytestmark = pytest.mark.once
+
 SHORT: Final = {"seconds": 1.0, "every_s": 0.1}
 FAR: Final = "http://127.0.0.1"
 

@@ -20,7 +20,7 @@ from headway.secret import kept_secret
 from tests.apps.process import TERMINAL, App, Apps, alive, events_of, wait_until
 from tests.conftest import MakeHeadway, OwnServer
 
-pytestmark = pytest.mark.fault
+pytestmark = [pytest.mark.fault, pytest.mark.once]
 
 SHOWN_S = 15.0  # from the death of a process to the moment when everyone can see it
 SHORT: dict[str, Any] = {"LEASE_S": 2}

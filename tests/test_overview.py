@@ -21,6 +21,8 @@ from tests.contract import HOOKS
 from tests.keyspace import Keyspace
 from tests.many import copy_ended
 
+pytestmark = pytest.mark.once
+
 RECORD = {
     "task": "count", "title": "Count", "owner": "ann", "args": "[[],{}]", "options": "{}",
     "on_lost": "fail", "max_attempts": "1",
@@ -211,6 +213,7 @@ async def test_page_of_ten_thousand_is_cheap(
     assert (recent.cut, recent.running) == (True, 1)
 
 
+@pytest.mark.slow
 async def test_ten_thousand_are_all_found(
     overview: Overview, store: Store, keyspace: Keyspace, keys: Keys
 ) -> None:

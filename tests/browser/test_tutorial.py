@@ -113,6 +113,7 @@ def test_a_page_with_a_button(learn: Learn) -> None:
     assert (pressed.status_code, "Method Not Allowed" in pressed.text) == (405, True)
 
 
+@pytest.mark.slow
 def test_the_work_without_headway(learn: Learn) -> None:
     """Step 2: the answer comes when all is done, and a second press does it all once more."""
     learner = learn(QUICK)
@@ -246,7 +247,7 @@ async def test_a_crash_is_survived(learn: Learn, page: Page) -> None:
     await shows(bar(page), "succeeded")
 
 
-@pytest.mark.parametrize("name", ["workers", "store"])
+@pytest.mark.parametrize("name", [pytest.param("workers", marks=pytest.mark.slow), "store"])
 def test_on_a_server(learn: Learn, name: str, valkey_url: str) -> None:
     """Step 8: two processes share the work, by the folder or by a store of one's own."""
     learner = learn(SLOW)
