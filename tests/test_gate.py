@@ -68,7 +68,7 @@ class Loop:
 
     async def _sent(self) -> None:
         """What was posted has been done when what is asked after it is answered."""
-        await self.link.call(Call(None, ("PING",)))
+        await self.link.everywhere(Call(None, ("PING",)))
 
     def settle(self) -> None:
         self.do(self._sent())
