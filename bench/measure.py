@@ -63,20 +63,6 @@ class Finding(msgspec.Struct):
     budgets: list[Budget] = []
     plot: Plot | None = None
 
-    def ranking(self) -> list[set[str]]:
-        """The names from the best to the worst; those that are close share a rank."""
-        if self.better is None:
-            return []
-        ranks: list[set[str]] = []
-        first = 0.0
-        for row in sorted(self.rows, key=lambda row: row.value, reverse=self.better == "more"):
-            if ranks and max(row.value, first) <= TIE * max(min(row.value, first), 1e-9):
-                ranks[-1].add(row.name)
-            else:
-                ranks.append({row.name})
-                first = row.value
-        return ranks
-
 
 def taken_in_turns(
     contenders: Mapping[str, Callable[[], float]], *, rounds: int = 5

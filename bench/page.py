@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import permutations
 from pathlib import Path
 
 import msgspec
 
-from bench.measure import Finding, Row, exponent
+from bench.measure import TIE, Finding, Row, exponent
 
 __all__ = ["Run", "changes", "page"]
 
@@ -113,18 +114,17 @@ def changes(before: Run, after: Run) -> list[str]:
     """Which contenders have swapped ranks; what was close in either run does not count."""
     old = {finding.slug: finding for finding in before.findings}
     return [
-        f"{finding.title}: {better} and {worse}"
+        f"{finding.title}: {one} and {other}"
         for finding in after.findings
         if finding.slug in old
-        for better, worse in _swapped(old[finding.slug].ranking(), finding.ranking())
+        for one, other in _swapped(old[finding.slug], finding)
     ]
 
 
-def _swapped(old: list[set[str]], new: list[set[str]]) -> Iterable[tuple[str, str]]:
-    was = {name: rank for rank, names in enumerate(old) for name in names}
-    now = {name: rank for rank, names in enumerate(new) for name in names}
-    both = [name for name in now if name in was]
-    for n, one in enumerate(both):
-        for other in both[n + 1 :]:
-            if (was[one] - was[other]) * (now[one] - now[other]) < 0:
-                yield one, other
+def _swapped(old: Finding, new: Finding) -> Iterable[tuple[str, str]]:
+    if new.better is None:
+        return
+    was, now = ({row.name: row.value for row in finding.rows} for finding in (old, new))
+    for one, other in permutations(sorted(was.keys() & now.keys()), 2):
+        if was[one] > TIE * was[other] and now[other] > TIE * now[one]:
+            yield one, other
