@@ -222,6 +222,7 @@ def _ends(ended: dict[str, Delays]) -> Finding:
         slug="latency-ends",
         title="From a task's last line of code to the client: its end",
         unit="ms, p99",
+        better=None,
         base=OURS,
         rows=_rows(ended, 99),
         words=(
