@@ -5,7 +5,7 @@
 help:
 	@echo "make demo    serve the demo on http://localhost:5000/"
 	@echo "make test    lint, types, layers and the tests, browser tests included"
-	@echo "make test-all  the same, chaos, every fault with every engine, other queues, Firefox: longer"
+	@echo "make test-all  the same, chaos, clusters, every fault with every engine, other queues, Firefox"
 	@echo "make check   lint, types and layers only"
 	@echo "make chaos   kill, freeze and cut at random, and check what must hold (SEED=…)"
 	@echo "make growth  run 50,000 short jobs, and check that the store is as small as before"

@@ -3,6 +3,6 @@
 An absolute figure of a shared machine means little, a ratio within one run means something: so
 whatever is compared takes turns, on one store, and the page shows ratios.
 
-Each file but the shared ones (`measure`, `store`, `plots`, `page`) is a topic: its `measure()`
-returns what it has found. Each topic runs in a process of its own.
+Each of `bench.__main__.TOPICS` is a file whose `measure()` returns what it has found, and runs in a
+process of its own. The other files are what they share; `peers` are the libraries beside Headway.
 """

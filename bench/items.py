@@ -24,7 +24,7 @@ from rich.progress import track as rich_track
 from tqdm.asyncio import tqdm
 
 from bench.measure import Budget, Finding, Row, taken_in_turns
-from bench.store import fresh_store
+from bench.store import free_port, fresh_store
 from headway import Headway, Progress
 from headway.task import Task
 
@@ -32,7 +32,6 @@ ITEMS: Final = 1_000_000
 LINES: Final = 300_000
 CALLS: Final = 1_000
 ROUNDS: Final = 7
-PORT: Final = 16_411
 NAMES: Final = ("Headway", "tqdm", "rich")
 BUDGET_NS: Final = 5.0  # over a list or range
 BUDGET_OF_TQDM: Final = 0.5  # over anything else
@@ -53,14 +52,15 @@ headway = Headway()
 
 def measure() -> list[Finding]:
     """See `bench`."""
-    with TemporaryDirectory(prefix="headway-bench-") as folder, fresh_store(port=PORT) as url:
+    port = free_port()
+    with TemporaryDirectory(prefix="headway-bench-") as folder, fresh_store(port=port) as url:
         path = Path(folder, "lines")
         path.write_text("a line of a file that is read\n" * LINES, encoding="utf-8")
         os.environ["HEADWAY_URL"] = url
-        return asyncio.run(_measured(url, str(path)))
+        return asyncio.run(_measured(url, port, str(path)))
 
 
-async def _measured(url: str, path: str) -> list[Finding]:
+async def _measured(url: str, port: int, path: str) -> list[Finding]:
     async with headway:
         found = {
             "thread": await _ran(in_thread, path),
@@ -68,7 +68,7 @@ async def _measured(url: str, path: str) -> list[Finding]:
             "loop": await _ran(on_loop, path),
         }
     kinds = {**found["thread"], **found["loop"]}
-    calls = await _calls(url)
+    calls = await _calls(url, port)
     calls["Headway, a generator"] = kinds["generator"]["Headway"]
     return [_readable(kinds), *_others(kinds), _places(found), _writing(calls)]
 
@@ -190,8 +190,8 @@ def _lines(path: str) -> Iterable[str]:
 # ── what writes at each item ──────────────────────────────────────────────────────────────────
 
 
-async def _calls(url: str) -> dict[str, float]:
-    tcp = f"redis://127.0.0.1:{PORT}/0"
+async def _calls(url: str, port: int) -> dict[str, float]:
+    tcp = f"redis://127.0.0.1:{port}/0"
     with redis.Redis.from_url(url) as client:
         update = _celery_update(tcp)
         sync = taken_in_turns(

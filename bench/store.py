@@ -16,20 +16,13 @@ from urllib.parse import urlsplit
 import redis
 
 from headway.server import Server
+from tests.apps.process import free_port
 
 __all__ = ["Asked", "free_port", "fresh_store"]
 
 COMMAND: Final = re.compile(rb'^\+[\d.]+ \[\d+ ([^\]]+)\] "([^"]*)"', re.MULTILINE)
 MARK_S: Final = 10.0
 RECENT: Final = 1 << 20
-
-
-def free_port() -> int:
-    """A port of loopback that nothing listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

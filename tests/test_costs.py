@@ -62,6 +62,27 @@ def headway(make_headway: MakeHeadway, own_server: OwnServer) -> Headway:
     return make_headway(url=own_server.url)
 
 
+class Nothing:
+    """A task that does nothing but count how often it has run."""
+
+    def __init__(self, headway: Headway) -> None:
+        self._headway = headway
+        self._times = 0
+        self.task = headway.task(name="nothing")(self._run)
+
+    async def _run(self) -> None:
+        self._times += 1
+
+    async def teach(self) -> None:
+        """Run it once, so that the store knows the scripts."""
+        await end_of(self._headway, await self.task.start())
+        self._times = 0
+
+    def over(self, times: int) -> bool:
+        """Whether it has run so often, and the ends are written."""
+        return self._times == times and not self._headway.runtime("test").runner.running
+
+
 # ── the store ─────────────────────────────────────────────────────────────────────────────────
 
 
@@ -75,20 +96,14 @@ async def test_whole_life_of_a_job_is_three_round_trips(
 ) -> None:
     """To accept it, to claim it, to end it; what is kept of its owner goes with these."""
     monkeypatch.setattr("headway._line.LATER_S", 60.0)  # a slow machine takes longer for a job
-    ended = 0
-
-    @headway.task
-    async def nothing() -> None:
-        nonlocal ended
-        ended += 1
+    nothing = Nothing(headway)
 
     async with headway:
-        running = headway._open_runtime("test").runner.running
-        await end_of(headway, await nothing.start())  # teaches the scripts
+        await nothing.teach()
         with Reads(own_server) as reads:
             for n in range(JOBS):
-                await nothing.using(owner=owner).start()
-                await until(lambda n=n: ended == n + 2 and not running, "it is over")
+                await nothing.task.using(owner=owner).start()
+                await until(lambda n=n: nothing.over(n + 1), "it is over")
 
     assert 2.5 * JOBS < reads.count < 3.5 * JOBS + reads.allowed
 
@@ -97,20 +112,13 @@ async def test_jobs_that_start_together_share_round_trips(
     headway: Headway, own_server: OwnServer, until: Until
 ) -> None:
     """What is asked at one moment goes out at one moment."""
-    ended = 0
-
-    @headway.task
-    async def nothing() -> None:
-        nonlocal ended
-        ended += 1
+    nothing = Nothing(headway)
 
     async with headway:
-        running = headway._open_runtime("test").runner.running
-        await end_of(headway, await nothing.start())
-        ended = 0
+        await nothing.teach()
         with Reads(own_server) as reads:
-            await asyncio.gather(*(nothing.start() for _ in range(JOBS)))
-            await until(lambda: ended == JOBS and not running, "all are over")
+            await asyncio.gather(*(nothing.task.start() for _ in range(JOBS)))
+            await until(lambda: nothing.over(JOBS), "all are over")
 
     assert reads.count <= JOBS / 2 + reads.allowed
 

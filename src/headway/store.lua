@@ -259,8 +259,8 @@ if parent then
   fresh[#fresh + 1], fresh[#fresh + 2] = 'parent', ARGV[4]
   redis.call('SADD', kids_key(parent), id)
 end
-redis.call('HSET', record, 'worker', ARGV[2], unpack(fresh))
 redis.call('HSET', record, unpack(ARGV, 7))
+redis.call('HSET', record, 'worker', ARGV[2], unpack(fresh))
 if ARGV[6] == '1' then begin(record, ARGV[2]) end
 lease(leases, id, now + ARGV[3])
 return { 'created', ARGV[6] == '1' and whole(record) or cjson.encode(fresh) }
