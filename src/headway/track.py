@@ -19,7 +19,8 @@ from collections.abc import (
     Sized,
 )
 from contextlib import AbstractContextManager
-from itertools import chain, compress, islice, repeat
+from functools import partial
+from itertools import chain, compress, islice, repeat, starmap
 from operator import itemgetter
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
@@ -103,7 +104,15 @@ class Track(Generic[T]):
         self._refuse_inner_resume()
         iterator = aiter(iterable if isinstance(iterable, AsyncIterable) else _as_async(iterable))
         loop = self._begin()
-        return _AsyncCounted(self._progress, loop, iterator, self._skip)
+        ticks = repeat((), len(_TICKS) - self._skip)
+        items: Iterator[Awaitable[T]] = starmap(iterator.__anext__, ticks)
+        source = _TICKS, ticks
+        if self._skip:
+            passed = partial(self._passed, loop, iterator.__anext__, source)
+            items = chain(starmap(passed, islice(ticks, 1)), items)
+        else:
+            loop.source = source
+        return _AsyncCounted(self._progress, loop, items.__next__)
 
     def _refuse_inner_resume(self) -> None:
         if self._resume and _in_loop(self._progress.here()):
@@ -132,6 +141,20 @@ class Track(Generic[T]):
         except BaseException:
             _end(self._progress, loop, exhausted=False)
             raise
+
+    async def _passed(
+        self,
+        loop: Loop,
+        following: Callable[[], Awaitable[T]],
+        source: tuple[Sized, Iterator[Any]],
+    ) -> T:
+        """The first item behind those that an earlier attempt has done."""
+        with self._progress.passing(loop):
+            for number in range(self._skip):
+                await following()
+                loop.counted = number + 1
+        loop.source = source
+        return await following()
 
 
 def _end(progress: Counting, loop: Loop, *, exhausted: bool) -> None:
@@ -198,42 +221,22 @@ class _Tail:
 
 class _AsyncCounted(Generic[T]):
     # A class and not an async generator: a generator that a loop breaks out of is closed by
-    # another task some time later, and until then the loop would seem to be open.
+    # another task some time later, and until then the loop would seem to be open. This is dropped
+    # at the loop's end, whatever that is. `__anext__` is a slot with what the interpreter calls for
+    # an item, and that takes a tick and asks the iterator: no line of Python for it either.
 
-    __slots__ = ("_handed", "_iterator", "_loop", "_next", "_progress", "_skip")
+    __anext__: Callable[[], Awaitable[T]]
+    __slots__ = ("__anext__", "_loop", "_progress")
 
     def __init__(
-        self, progress: Counting, loop: Loop, iterator: AsyncIterator[T], skip: int
+        self, progress: Counting, loop: Loop, following: Callable[[], Awaitable[T]]
     ) -> None:
         self._progress = progress
         self._loop = loop
-        self._iterator = iterator
-        self._skip = skip
-        self._handed = 0
-        self._next: Callable[[], Awaitable[T]] = self._passed if skip else iterator.__anext__
+        self.__anext__ = following
 
     def __aiter__(self) -> AsyncIterator[T]:
         return self
-
-    async def __anext__(self) -> T:
-        self._loop.counted = self._handed
-        try:
-            item = await self._next()
-        except BaseException:
-            _end(self._progress, self._loop, exhausted=False)
-            raise
-        self._handed += 1
-        return item
-
-    async def _passed(self) -> T:
-        """The first item behind those that an earlier attempt has done."""
-        self._next = self._iterator.__anext__
-        with self._progress.passing(self._loop):
-            while self._handed < self._skip:
-                await self._next()
-                self._handed += 1
-                self._loop.counted = self._handed
-        return await self._next()
 
     def __del__(self) -> None:
         if self._loop.open:
