@@ -17,7 +17,7 @@ from headway.errors import NotOpen
 from headway.job import Job, State, new_id
 from headway.keys import Keys
 from headway.store import Settled, Store
-from headway.watch import Hub, Watcher
+from headway.watch import AT_ONCE, Hub, Watcher
 from tests.conftest import PARTITIONS, OwnServer, Until
 from tests.keyspace import client_of
 
@@ -222,6 +222,38 @@ async def test_one_connection_for_all_watchers(
 
         assert len(listening(url)) == before == 1
         assert hub.watched == 10
+
+
+@pytest.mark.one_server
+async def test_crowd_does_not_hold_up_the_others(
+    link: Link, store: Store, hub: Hub, until: Until
+) -> None:
+    """Who has something to do while very many are told comes in between, and soon."""
+    job, told = await running(store), 0
+    steps: list[int] = []
+
+    async def look(watcher: Watcher) -> None:
+        nonlocal told
+        await watcher.wait()
+        told += len(watcher.take())
+
+    async def other() -> None:
+        while True:
+            before = told
+            await asyncio.sleep(0)
+            steps.append(told - before)
+
+    with ExitStack() as stack:
+        crowd = [stack.enter_context(hub.watcher([job.id])) for _ in range(20 * AT_ONCE)]
+        await asyncio.gather(*(look(watcher) for watcher in crowd))
+        told, looks = 0, [asyncio.create_task(look(watcher)) for watcher in crowd]
+        busy = asyncio.create_task(other())
+        await report(link, store, job, 1)
+        await asyncio.gather(*looks)
+        busy.cancel()
+
+    assert told == sum(steps) == len(crowd)
+    assert max(steps) <= AT_ONCE
 
 
 @pytest.mark.one_server

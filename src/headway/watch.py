@@ -8,10 +8,11 @@ look. An `Ear` listens for it; in a cluster, one at each node.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from headway.ear import Ear
 from headway.errors import NotOpen
@@ -19,7 +20,9 @@ from headway.job import Job, is_id
 from headway.store import Store, told
 from headway.telemetry import Telemetry
 
-__all__ = ["Hub", "Watcher"]
+__all__ = ["AT_ONCE", "Hub", "Watcher"]
+
+AT_ONCE: Final = 32  # watchers; as many streams take the loop for a millisecond or two
 
 
 class Seen:
@@ -96,12 +99,15 @@ class Watcher:
     def nudge(self) -> None:
         """End a `wait()` although nothing changed."""
         self._new = True
-        if self._waiter is not None and not self._waiter.done():
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._new and self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def _mark(self, job_id: str) -> None:
         self._changed[job_id] = None
-        self.nudge()
+        self._new = True
 
 
 class Hub:
@@ -123,6 +129,7 @@ class Hub:
         self._seen: dict[str, Seen] = {}
         self._ears: dict[str, Ear] = {}
         self._retired: set[asyncio.Task[None]] = set()
+        self._asleep: OrderedDict[Watcher, None] = OrderedDict()  # and to be woken, in this order
         self._opened = False
         self.live = False
 
@@ -177,6 +184,7 @@ class Hub:
         seen.watchers.add(watcher)
         if seen.known:
             watcher._mark(job_id)
+            watcher._wake()
 
     def _leave(self, job_id: str, watcher: Watcher) -> None:
         seen = self._seen.get(job_id)
@@ -221,6 +229,23 @@ class Hub:
         seen.known, seen.job, seen.frame = True, job, None
         for watcher in seen.watchers:
             watcher._mark(job_id)
+        self._wake(seen.watchers)
+
+    def _wake(self, watchers: Collection[Watcher]) -> None:
+        """A crowd is woken in turns, and whoever else has something to do comes in between."""
+        if len(watchers) <= AT_ONCE:
+            for watcher in watchers:
+                watcher._wake()
+            return
+        if not self._asleep:
+            asyncio.get_running_loop().call_soon(self._wake_some)
+        self._asleep.update(dict.fromkeys(watchers))
+
+    def _wake_some(self) -> None:
+        for _ in range(min(AT_ONCE, len(self._asleep))):
+            self._asleep.popitem(last=False)[0]._wake()
+        if self._asleep:
+            asyncio.get_running_loop().call_soon(self._wake_some)
 
     def controlled(self, word: str, about: str) -> None:
         """What is said to all processes."""
@@ -233,8 +258,10 @@ class Hub:
         if live == self.live:
             return
         self.live = live
-        for watcher in {w for seen in self._seen.values() for w in seen.watchers}:
-            watcher.nudge()
+        watchers = {w for seen in self._seen.values() for w in seen.watchers}
+        for watcher in watchers:
+            watcher._new = True
+        self._wake(watchers)
 
     # ── where they listen ─────────────────────────────────────────────────────────────────────
 
