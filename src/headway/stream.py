@@ -16,6 +16,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from types import TracebackType
 from typing import Final, Self
 
 import msgspec
@@ -209,8 +210,8 @@ class Stream:
         self._base = base
         self._single = single
         self._html = html
-        self._going = set(watcher.ids)
-        self._gone: list[str] = []
+        self._going = watcher.ids  # and what is gone: tuples, as most streams are of one job
+        self._gone: tuple[str, ...] = ()
         self._patience: asyncio.Timeout | None = None
         self._patient_until = 0.0
         # One timer each for the whole stream: one for each chunk costs as much as to send it.
@@ -265,18 +266,24 @@ class Stream:
             with suppress(RuntimeError):  # nothing is being sent
                 self._patience.reschedule(asyncio.get_running_loop().time() + in_s)
 
-    @contextmanager
-    def _watching(self) -> Iterator[Watcher]:
+    def __enter__(self) -> Watcher:
         """From the first state to the last word; then its place is free, whoever closes it."""
+        return self.watcher.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         try:
-            with self.watcher as watcher:
-                yield watcher
+            self.watcher.__exit__(kind, error, trace)
         finally:
             self._leave()
 
     async def _chunks(self) -> AsyncGenerator[bytes, None]:
         yield _retry()
-        with self._watching() as watcher:
+        with self as watcher:
             clock, every_s = self._streams._clock, self._streams._heartbeat_s
             spread = random.uniform(0.8, 1.2)  # noqa: S311 - no secret hangs on it
             age_s = self._streams._age_s * spread
@@ -323,16 +330,19 @@ class Stream:
     def _frame(self, job_id: str, seen: Seen) -> bytes:
         job, viewer = seen.job, self._viewer
         if job is None or not viewer.may_watch(job) or job.expired(time.time()):
-            self._going.discard(job_id)
-            self._gone.append(job_id)
+            self._is_over(job_id)
+            self._gone += (job_id,)
             return self._farewell(job_id[:64])
         if job.state.terminal:
-            self._going.discard(job_id)
+            self._is_over(job_id)
         may = (viewer.may_cancel(job), viewer.may_change(job))
         view = (self._base, may, self._single, self._html)
         if seen.frame is None or seen.frame[0] != view:
             seen.frame = (view, self._state(job))
         return seen.frame[1]
+
+    def _is_over(self, job_id: str) -> None:
+        self._going = tuple(going for going in self._going if going != job_id)
 
     def _state(self, job: Job) -> bytes:
         event_id = str(job.rev) if self._single else None
@@ -364,7 +374,7 @@ class Probe(Stream):
 
     async def _chunks(self) -> AsyncGenerator[bytes, None]:
         yield _retry()
-        with self._watching() as watcher:
+        with self as watcher:
             clock = self._streams._clock
             beat_at = clock()
             end_at, old_at = beat_at + self._seconds, beat_at + self._streams._age_s
