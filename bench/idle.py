@@ -173,10 +173,9 @@ def _processor(found: dict[str, Idle]) -> Finding:
         rows=[Row(name, one.processor_ms) for name, one in found.items()],
         words=(
             "The same, all processes of each together: taskiq's and Celery's commands start some "
-            "that only look after the others, and Celery one child for each core. What is less "
-            f"than {10 / LOOK_S:.1f} ms a second is not told apart here. The web processes are "
-            f"{SERVER}'s, which wakes ten times a second by itself. For each stream Headway says "
-            "once in 15 s that it is alive, and while a job runs here it looks ten times a second "
-            "whether there is news of it."
+            "that only look after the others, and Celery one child for each core. The web "
+            f"processes are {SERVER}'s, which wakes ten times a second by itself. For each stream "
+            "Headway says once in 15 s that it is alive, and while a job runs here it looks ten "
+            "times a second whether there is news of it."
         ),
     )

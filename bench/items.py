@@ -37,12 +37,6 @@ BUDGET_NS: Final = 5.0  # over a list or range
 BUDGET_OF_TQDM: Final = 0.5  # over anything else
 
 LEAST: Final = "a wrapper that does nothing"
-WHY: Final = {
-    "async generator": (
-        "Python makes a coroutine for each item of whatever stands around an async iterator: most "
-        "of it is the price of that, as the row of a wrapper that does nothing shows."
-    )
-}
 
 Found = dict[str, dict[str, float]]
 """What is gone through → who counts → nanoseconds an item."""
@@ -265,7 +259,6 @@ def _others(kinds: Found) -> Iterator[Finding]:
             f"`track()` over {_a(kind)}: at most half of what tqdm takes",
             f"{ours:.0f} ns, tqdm {tqdms:.0f} ns",
             ours <= BUDGET_OF_TQDM * tqdms,
-            WHY.get(kind, ""),
         )
         yield Finding(
             slug=f"items-{kind.replace(' ', '-')}",

@@ -30,6 +30,7 @@ from bench.processor import processor_s
 from bench.store import free_port, fresh_store
 
 ROUNDS: Final = 3
+RATE_ROUNDS: Final = 5  # some of these are close to each other
 TURN_S: Final = 0.4  # of work; how many jobs that is, is seen while warming up
 WARM: Final = 30
 STARTERS: Final = 16
@@ -128,7 +129,7 @@ def _wait_for(contender: Contender) -> None:
 def _measured(
     contenders: Sequence[Contender], slug: str, where: str, words: str, budget: int = 0
 ) -> list[Finding]:
-    rates = _in_turns(_throughput, [c for c in contenders if not _only_asks(c)], ROUNDS)
+    rates = _in_turns(_throughput, [c for c in contenders if not _only_asks(c)], RATE_ROUNDS)
     waiting = [c for c in contenders if not c.peer.tuning or _only_asks(c)]
     singles = _in_turns(_single, waiting, ROUNDS)
     # Docket's defaults cannot take so many.
