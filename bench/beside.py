@@ -14,9 +14,9 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from bench.hub import LEASE_S, place
+from headway.acts import ThreadStore
 from headway.job import PARTITIONS
 from headway.keys import Keys
-from headway.store import ThreadStore
 
 __all__ = ["KEYS", "PIPELINE", "Work", "begun_beside", "hearing", "reporting", "say"]
 

@@ -18,8 +18,9 @@ from bench.measure import Budget, Finding, Plot, Row, exponent, percentile
 from bench.store import fresh_store
 from headway import Headway, Progress
 from headway._link import Link
+from headway.acts import ThreadStore
 from headway.job import PARTITIONS, Job
-from headway.store import Store, ThreadStore
+from headway.store import Store
 from headway.stream import HEARTBEAT_S
 from headway.watch import Watcher
 from headway.watchdog import SWEEP_LIMIT

@@ -23,8 +23,8 @@ from bench.measure import Finding, Plot, Row
 from bench.processor import memory_bytes
 from bench.store import Asked, free_port, fresh_store
 from headway import Headway, Progress
+from headway.acts import ThreadStore
 from headway.job import PARTITIONS
-from headway.store import ThreadStore
 from headway.stream import HEARTBEAT_S
 from headway.watch import Watcher
 from tests.apps.cluster import SLOTS, STORE, Node

@@ -14,10 +14,10 @@ import pytest
 import redis
 
 from headway import Headway, JobError, Progress
+from headway.acts import SCRIPTS
 from headway.errors import StoreError
 from headway.job import Job
 from headway.overview import Filter, Overview
-from headway.store import SCRIPTS
 from tests.conftest import Until
 
 ROOT: Final = Path(__file__).parent.parent

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 import headway
+from headway.acts import SCRIPTS
 from headway.job import TRANSITIONS, State
-from headway.store import MUTABLE, SCRIPTS
+from headway.record import MUTABLE
 from headway.surface import OPERATIONS
 from tests import generated
 

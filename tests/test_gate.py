@@ -22,12 +22,13 @@ from hypothesis.stateful import (
 
 from headway._link import Link
 from headway._wire import Call, Script
+from headway.acts import SCRIPTS
 from headway.errors import KeyInFlight, KeyReused, TooMany
 from headway.gate import ACTIVE_S, BUSY_S, Asker, Gate, Reservation
 from headway.job import Failure, Job, new_id
 from headway.keys import Keys
 from headway.limits import Limits
-from headway.store import SCRIPTS, Store
+from headway.store import Store
 from tests.conftest import Until
 from tests.keyspace import Keyspace
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from headway import Headway, Job, Limits, Progress
 from headway._ledger import encoded
+from headway.acts import Lines
 from headway.errors import BadInput, TooLarge
 from headway.job import Reading, StageReading
 from headway.limits import LIMITS
 from headway.process import _Relay, _Said
-from headway.store import Lines
 from tests.conftest import MakeHeadway, Until
 
 # Children import this module, so what they run stands at its top.

@@ -13,6 +13,7 @@ from headway._address import url_of
 from headway._line import PIPELINE_CALLS
 from headway._link import Link
 from headway._wire import Call
+from headway.acts import ThreadStore
 from headway.errors import (
     BadInput,
     NotOpen,
@@ -23,7 +24,7 @@ from headway.errors import (
 )
 from headway.job import Job, State, new_id
 from headway.keys import Keys
-from headway.store import Settled, Store, ThreadStore
+from headway.store import Settled, Store
 from tests.conftest import PARTITIONS, OwnServer
 
 PING = Call(None, ("PING",))

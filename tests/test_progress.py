@@ -22,11 +22,11 @@ from headway import Progress
 from headway._amount import MOST
 from headway._meter import RATIO_CAP
 from headway._tree import STAGES_SHOWN
+from headway.acts import NO_LINES
 from headway.errors import BadInput, HeadwayError, JobCancelled, TooLarge
 from headway.job import Reading
 from headway.limits import LOG_LINES
 from headway.progress import News, current_progress
-from headway.store import NO_LINES
 from tests.stepping import Clock, at_every_step, nodes
 
 ITEMS = list(range(7))

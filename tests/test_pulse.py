@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from headway._link import Link
+from headway.acts import ThreadStore
 from headway.job import Job, State, new_id
 from headway.keys import Keys
 from headway.progress import News, Progress
 from headway.pulse import FLUSH_S, Pulse, Source
-from headway.store import Settled, Store, ThreadStore
+from headway.store import Settled, Store
 from tests.conftest import PARTITIONS, OwnServer, Until
 from tests.keyspace import Keyspace
 from tests.stepping import at_every_step

@@ -27,10 +27,12 @@ from hypothesis.stateful import (
 
 from headway import Headway
 from headway._link import Link
+from headway.acts import Lines
 from headway.errors import BadInput, JobNotFound, StartRefused
 from headway.job import TRANSITIONS, Failure, Job, State, child_id, flight_of, new_id
 from headway.keys import Keys
-from headway.store import MUTABLE, Claim, Lines, Settled, Store, told
+from headway.record import MUTABLE, told
+from headway.store import Claim, Settled, Store
 from tests.conftest import PARTITIONS, OwnServer, Until
 from tests.keyspace import Keyspace
 

@@ -18,10 +18,10 @@ import msgspec
 from headway._marks import Marks
 from headway._meter import Meter
 from headway._tree import Loop, Stage, attach
+from headway.acts import Lines
 from headway.errors import JobCancelled
 from headway.job import Reading, StageReading, plain
 from headway.limits import Limits
-from headway.store import Lines
 from headway.track import Going
 
 __all__ = ["Ledger", "News", "encoded"]

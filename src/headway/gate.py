@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from headway._link import Link
 from headway._wire import Call
+from headway.acts import SCRIPTS
 from headway.errors import KeyInFlight, KeyReused, TooMany
 from headway.job import Job
 from headway.keys import Keys, digest
 from headway.limits import Limits
-from headway.store import SCRIPTS
 
 __all__ = ["Asker", "Gate", "Reservation"]
 

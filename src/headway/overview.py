@@ -14,11 +14,12 @@ from typing import Any, Final, NamedTuple
 
 from headway._link import Link
 from headway._wire import Call
+from headway.acts import SCRIPTS
 from headway.errors import BadInput
 from headway.figures import Ended, Recent, joined
 from headway.job import Job, State
 from headway.keys import Keys
-from headway.store import SCRIPTS, readable, two_by_two
+from headway.record import readable, two_by_two
 
 __all__ = ["EVERY", "PAGE", "Filter", "Listing", "Overview"]
 

@@ -23,12 +23,12 @@ from typing import Any, Final
 import msgspec
 
 from headway._captures import captured
+from headway.acts import NO_LINES, Lines
 from headway.context import About, Context, about
 from headway.errors import BadInput, HeadwayError, JobCancelled, JobError, TooLarge
 from headway.job import Job, Reading
 from headway.limits import LIMITS, LOG_LINES, Limits
 from headway.progress import News, Progress, _current
-from headway.store import NO_LINES, Lines
 from headway.task import Start, Task, make_task, place_of
 from headway.telemetry import joined
 from headway.work import INTERRUPT_S, carried, interrupt_thread, result_json

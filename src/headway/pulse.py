@@ -16,10 +16,10 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, Protocol
 
 from headway._wire import Call
+from headway.acts import NO_LINES, Lines, ThreadStore
 from headway.context import About, extra
 from headway.errors import HeadwayError, StoreError, StoreUnavailable
 from headway.progress import News
-from headway.store import NO_LINES, Lines, ThreadStore
 from headway.telemetry import Telemetry
 
 __all__ = ["Beating", "Pulse", "Source"]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from headway._link import Link
+from headway.acts import ThreadStore
 from headway.drain import Drain
 from headway.engine import Engine, Workplace
 from headway.gate import Gate
@@ -22,7 +23,7 @@ from headway.overview import Overview
 from headway.pulse import Pulse
 from headway.runner import Runner, Why
 from headway.settings import Settings
-from headway.store import Store, ThreadStore
+from headway.store import Store
 from headway.stream import Streams
 from headway.task import Tasks
 from headway.telemetry import Counts, telemetry

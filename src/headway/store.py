@@ -1,8 +1,7 @@
 """What Python knows of jobs in Redis: one method for each act of `store.lua` on a job.
 
 The acts around starting have a room of their own, `gate`, and so has the list of all, `overview`.
-It turns acts into calls and answers into values. Nothing here decides anything about a job: the
-scripts do, atomically.
+Calls are made in `acts`, and answers are read in `record`.
 """
 
 from __future__ import annotations
@@ -12,53 +11,24 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from headway._link import Link
-from headway._thread_link import ThreadLink
-from headway._wire import ANSWER_S, Call, Script
+from headway._wire import Call
+from headway.acts import NO_LINES, Acts, Lines, milliseconds
 from headway.context import Context
 from headway.errors import JobNotFound, StartRefused, StoreError
 from headway.job import Attempt, Failure, Job, State, is_id
 from headway.keys import Keys
 from headway.limits import LOG_LINES
+from headway.record import FIXED, fields_of, readable, two_by_two
 
-__all__ = ["Claim", "Lines", "Settled", "Store", "ThreadStore", "readable", "two_by_two"]
+__all__ = ["Claim", "Reaped", "Settled", "Store"]
 
 OWNER_INDEX_DAYS: Final = 30  # an index that nobody touched for so long lists nothing that lives
 logger = logging.getLogger("headway.store")
-
-MUTABLE: Final = frozenset(
-    (
-        "rev",
-        "state",
-        "attempt",
-        "max_attempts",
-        "progress",
-        "cancel",
-        "error",
-        "result",
-        "started",
-        "updated",
-        "finished",
-        "expires",
-        "retry_at",
-    )
-)
-"""Fields that an announcement replaces; the same list stands in `store.lua` as TOLD."""
-
-
-def _scripts() -> dict[str, Script]:
-    text = files("headway").joinpath("store.lua").read_text()
-    preamble, *acts = text.split("\n---- act ")
-    named = (act.partition("\n") for act in acts)
-    return {name.strip(): Script.of(f"{preamble}\n{body}") for name, _, body in named}
-
-
-SCRIPTS: Final = _scripts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +56,6 @@ class Reaped(NamedTuple):
     context: Context = Context()
 
 
-class Lines(NamedTuple):
-    """Lines of a job's log; *number* is how many came before them in this attempt."""
-
-    number: int
-    texts: Sequence[str]
-
-
-NO_LINES: Final = Lines(0, ())
-
-
 @dataclass(frozen=True, slots=True)
 class Settled:
     """How a run ended, as it is written to the record."""
@@ -108,76 +68,7 @@ class Settled:
     trace: str = ""
 
 
-class _Acts:
-    """Builds the calls. Shared by the loop's store and the thread's."""
-
-    def __init__(self, keys: Keys, worker: str, log_lines: int) -> None:
-        self.keys = keys
-        self.worker = worker
-        self._log_lines = log_lines
-
-    def _act(self, name: str, keys: Sequence[str], *args: str | int) -> Call:
-        return Call(SCRIPTS[name], (len(keys), *keys, *args))
-
-    def _two(self, job_id: str) -> tuple[str, str]:
-        return self.keys.record(job_id), self.keys.leases(job_id[:2])
-
-    def _three(self, job_id: str) -> tuple[str, str, str]:
-        return (*self._two(job_id), self.keys.ends(job_id[:2]))
-
-    def _numbered(self, lines: Lines) -> tuple[str | int, ...]:
-        return (self._log_lines, lines.number, *lines.texts) if lines.texts else ()
-
-    def beat_call(
-        self,
-        job_id: str,
-        attempt: int,
-        lease_s: float,
-        *,
-        progress: str = "",
-        checkpoint: str = "",
-        lines: Lines = NO_LINES,
-    ) -> Call:
-        return self._act(
-            "beat", self._two(job_id), job_id, self.worker, attempt, _ms(lease_s),
-            progress, checkpoint, *self._numbered(lines),
-        )  # fmt: skip
-
-    def hold_calls(self, job_ids: Iterable[str], lease_s: float) -> list[Call]:
-        by_partition: dict[str, list[str]] = {}
-        for job_id in job_ids:
-            by_partition.setdefault(job_id[:2], []).append(job_id)
-        return [
-            self._act("hold", [self.keys.leases(p)], _ms(lease_s), *ids)
-            for p, ids in by_partition.items()
-        ]
-
-
-class ThreadStore(_Acts):
-    """What the beat thread may do: renew leases and write progress, many jobs in one trip."""
-
-    def __init__(
-        self,
-        url: str,
-        keys: Keys,
-        worker: str,
-        *,
-        log_lines: int = LOG_LINES,
-        answer_s: float = ANSWER_S,
-    ) -> None:
-        super().__init__(keys, worker, log_lines)
-        self._link = ThreadLink(url, answer_s=answer_s)
-
-    def send(self, calls: Sequence[Call]) -> list[Any]:
-        """One round trip. An answer may be a `StoreError`; raises StoreUnavailable if none came."""
-        return self._link.call_all(calls)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._link.close()
-
-
-class Store(_Acts):
+class Store(Acts):
     """The acts on jobs, for the loop. Each method costs one round trip unless it says otherwise.
 
     Every method may raise StoreUnavailable, StoreFull or StoreReadOnly. All acts may be repeated
@@ -189,7 +80,7 @@ class Store(_Acts):
     ) -> None:
         super().__init__(keys, worker, log_lines)
         self._link = link
-        self._keep_ms = _ms(keep_s)
+        self._keep_ms = milliseconds(keep_s)
 
     @property
     def contact_at(self) -> float | None:
@@ -227,7 +118,7 @@ class Store(_Acts):
         begun = fixed.pop("begun", "")
         fields = [part for pair in fixed.items() for part in pair]
         create = self._act(
-            "create", keys, job_id, self.worker, _ms(lease_s), *parent, begun, *fields
+            "create", keys, job_id, self.worker, milliseconds(lease_s), *parent, begun, *fields
         )
         owner = record.get("owner")
         # Before it is known who has the key, the index may not name this id: it may never exist.
@@ -241,7 +132,7 @@ class Store(_Acts):
                 "another attempt runs. Start jobs only while the task runs, and await them."
             )
         known = fixed if word == "created" else {}
-        job = Job.from_record({**known, **_pairs(found[0])}, reused=word == "reused")
+        job = Job.from_record({**known, **fields_of(found[0])}, reused=word == "reused")
         if not (sure or job.reused):
             self._post_index(job)
         return job, answers[1 : len(beside) + 1]
@@ -268,13 +159,13 @@ class Store(_Acts):
 
     async def claim_or_ended(self, job_id: str, lease_s: float) -> Claim | Job | None:
         """As `claim()`; or the job, if it has ended before it could begin (again)."""
-        act = self._act("claim", self._two(job_id), job_id, self.worker, _ms(lease_s))
+        act = self._act("claim", self._two(job_id), job_id, self.worker, milliseconds(lease_s))
         answer = await self._link.call(act)
         if answer[0] == "gone":
             logger.warning("job %s is not in the store: forgotten, or lost by the store", job_id)
         if len(answer) == 1:
             return None
-        record = _pairs(answer[1])
+        record = fields_of(answer[1])
         if answer[0] != "claimed":
             return readable(record)
         job = Job.from_record(record)
@@ -293,7 +184,9 @@ class Store(_Acts):
 
         Lost, this costs a second message at most: the job is held here until its lease is over.
         """
-        self._link.post(self._act("sent", self._two(job_id), job_id, self.worker, _ms(resend_s)))
+        self._link.post(
+            self._act("sent", self._two(job_id), job_id, self.worker, milliseconds(resend_s))
+        )
 
     async def finish(self, job: Job, settled: Settled) -> bool:
         """Write how the run ended. False: the job is no longer ours, and nothing was written."""
@@ -320,8 +213,8 @@ class Store(_Acts):
     ) -> str:
         """Give the job back to the queue: 'ok', 'cancelled' (it was asked to stop) or 'lost'."""
         act = self._act(
-            "release", self._three(job_id), job_id, self.worker, attempt, _ms(delay_s),
-            _ms(lease_s), self._keep_ms, progress, _error(error), checkpoint,
+            "release", self._three(job_id), job_id, self.worker, attempt, milliseconds(delay_s),
+            milliseconds(lease_s), self._keep_ms, progress, _error(error), checkpoint,
             trace, *self._numbered(lines),
         )  # fmt: skip
         return str(await self._link.call(act))
@@ -332,7 +225,7 @@ class Store(_Acts):
         answer = await self._link.call(act)
         if answer[0] == "gone":
             raise JobNotFound(job_id)
-        return Job.from_record(_pairs(answer[1]))
+        return Job.from_record(fields_of(answer[1]))
 
     async def forget(self, job: Job, *, unbegun: bool = False) -> str:
         """Remove an ended job: 'ok', 'going' or 'gone'.
@@ -372,13 +265,13 @@ class Store(_Acts):
     async def reap(self, job_id: str, lease_s: float, error: Failure, *, adopt: bool) -> Reaped:
         """Deal with one job whose lease is over."""
         act = self._act(
-            "reap", self._three(job_id), job_id, self.worker, _ms(lease_s),
+            "reap", self._three(job_id), job_id, self.worker, milliseconds(lease_s),
             self._keep_ms, _error(error), "1" if adopt else "",
         )  # fmt: skip
         word, *lost = await self._link.call(act)
         if not lost:
             return Reaped(word)
-        record = _pairs(lost[0])
+        record = fields_of(lost[0])
         return Reaped(word, readable(record), Context.decoded(record.get("context")))
 
     async def sweep(self, limit: int) -> int:
@@ -404,7 +297,7 @@ class Store(_Acts):
         asked = [i for i in job_ids if is_id(i)]
         reads = [Call(None, ("HGETALL", self.keys.record(i))) for i in asked]
         answers = await self._link.call_all(reads)
-        records = ((i, _pairs(a)) for i, a in zip(asked, answers, strict=True))
+        records = ((i, fields_of(a)) for i, a in zip(asked, answers, strict=True))
         found = {i: job for i, r in records if r and (job := readable(r)) is not None}
         if strict:
             for job_id in job_ids:
@@ -424,12 +317,12 @@ class Store(_Acts):
 
     async def args(self, job_id: str) -> Mapping[str, str]:
         """The fixed fields that a second run of the same work needs."""
-        record = _pairs(await self._link.call(Call(None, ("HGETALL", self.keys.record(job_id)))))
+        record = fields_of(await self._link.call(Call(None, ("HGETALL", self.keys.record(job_id)))))
         if not record:
             raise JobNotFound(job_id)
         # Attempts that were handed over have raised it, and are none of the next job's.
         most = int(record["max_attempts"]) - int(record.get("handed", "0"))
-        return {k: v for k, v in record.items() if k in _FIXED} | {"max_attempts": str(most)}
+        return {k: v for k, v in record.items() if k in FIXED} | {"max_attempts": str(most)}
 
     async def of_owner(self, owner: str, limit: int) -> list[Job]:
         """The owner's newest jobs, newest first. Two round trips; a third if some have expired."""
@@ -465,50 +358,10 @@ class Store(_Acts):
         return str(told.get("maxmemory_policy") or "") or None
 
 
-_FIXED: Final = ("task", "title", "owner", "args", "options", "on_lost", "max_attempts")
-
-
-def readable(record: Mapping[str, str]) -> Job | None:
-    """The job of a record; None, and a line in the log, if it cannot be understood."""
-    # What something else has written, or has half removed, must not hide the other jobs.
-    try:
-        return Job.from_record(record)
-    except (KeyError, ValueError, msgspec.MsgspecError) as error:
-        logger.error("the record of job %s cannot be read: %r", record.get("id"), error)
-        return None
-
-
 def _order() -> int:
     # Orders one owner's list; a clock that is wrong by seconds only misplaces a row.
     return int(time.time() * 1000)
 
 
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)
-
-
 def _error(failure: Failure | None) -> str:
     return msgspec.json.encode(failure).decode() if failure else ""
-
-
-_decode: Final = msgspec.json.Decoder(list[str]).decode
-
-
-def _pairs(flat: Any) -> dict[str, str]:
-    """The fields of a record: of a script's answer, which is JSON, or of HGETALL's."""
-    if isinstance(flat, str):
-        flat = _decode(flat)
-    if isinstance(flat, dict):
-        return flat
-    return dict(zip(flat[::2], flat[1::2], strict=True))
-
-
-def two_by_two(flat: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs, of what an answer has one after another."""
-    return list(zip(flat[::2], flat[1::2], strict=True))
-
-
-def told(message: str) -> dict[str, str]:
-    """The fields that an announcement carries; absent ones of MUTABLE are no longer set."""
-    fields: dict[str, str] = json.loads(message)
-    return fields

@@ -17,7 +17,8 @@ from typing import Any, Final, Self
 from headway.ear import Ear
 from headway.errors import NotOpen
 from headway.job import Job, is_id
-from headway.store import Store, told
+from headway.record import told
+from headway.store import Store
 from headway.telemetry import Telemetry
 
 __all__ = ["AT_ONCE", "Hub", "Watcher"]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from headway.job import child_id
-from headway.store import MUTABLE
+from headway.record import MUTABLE
 from tests.chaos.evidence import TERMINAL, Deed, Evidence, Sight, Story, by_key
 from tests.chaos.works import CHILDREN
 
