@@ -12,7 +12,7 @@ import itertools
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any, Final
@@ -216,6 +216,25 @@ def test_no_call_is_made_for_an_item(kind: str) -> None:
 
     calls(10)  # what is asked once only, as what is iterable
     assert calls(10_000) == calls(10)
+
+
+async def streamed(items: int) -> AsyncIterator[int]:
+    for item in range(items):
+        yield item
+
+
+async def test_no_call_is_made_for_an_async_item() -> None:
+    """Besides those of the source itself."""
+
+    async def calls(items: int) -> list[str]:
+        progress, source = Progress(), streamed(items)
+        with profiled() as calls:
+            async for _ in progress.track(source):
+                pass
+        return [call for call in calls if streamed.__qualname__ not in call]
+
+    await calls(10)
+    assert await calls(10_000) == await calls(10)
 
 
 @pytest.mark.parametrize("kind", ITERABLES)
