@@ -23,19 +23,13 @@ setup:
 demo: setup
 	@.venv/bin/python -m headway demo
 
-test: setup
-	@scripts/browser
-	@scripts/nginx
-	@scripts/redis
-	@scripts/namespaces
-	@scripts/npm
-	@scripts/check
+test:
+	@scripts/prepare
 	@scripts/test
 
-test-all: test
-	@scripts/nats
-	@scripts/firefox
-	@scripts/test slow
+test-all:
+	@scripts/prepare all
+	@scripts/test all
 
 engines: setup
 	@scripts/nats

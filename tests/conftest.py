@@ -24,7 +24,7 @@ from headway.job import Job
 from headway.keys import Keys
 from headway.server import Server
 from headway.store import Store
-from tests.apps.cluster import Cluster, Watched
+from tests.apps.cluster import PATIENT_MS, Cluster, Watched
 from tests.keyspace import Keyspace
 
 DEADLINE_S = 10.0
@@ -54,6 +54,9 @@ ON_ALL_KINDS: Final = ON_BOTH_SERVERS | {
     "test_wrap",
 }
 
+OTHER_DOORS: Final = {"asgi", "starlette", "fastapi", "wrap"}
+"""All but Quart's."""
+
 Until = Callable[..., Awaitable[Any]]
 """`value = await until(condition, what)`: see the fixture `until`."""
 MakeHeadway = Callable[..., Headway]
@@ -78,13 +81,34 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "url" not in metafunc.fixturenames or name not in ON_ALL_KINDS:
         return
     kinds: list[Any] = ["valkey"]
-    kinds += ["redis"] if name in ON_BOTH_SERVERS else []
+    kinds += [pytest.param("redis", marks=pytest.mark.once)] if name in ON_BOTH_SERVERS else []
     if metafunc.definition.get_closest_marker("one_server"):
         metafunc.parametrize("url", kinds, indirect=True)
         return
-    marks = [pytest.mark.slow, pytest.mark.once]
-    kinds += [pytest.param(kind, marks=marks) for kind in ("cluster", "sentinel")]
+    for kind in ("cluster", "sentinel"):  # in one process each: their many servers are never idle
+        marks = [pytest.mark.slow, pytest.mark.once, pytest.mark.xdist_group(kind)]
+        kinds.append(pytest.param(kind, marks=marks))
     metafunc.parametrize("url", kinds, indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On clusters one door is enough: what a door does has nothing to do with the store."""
+    left_out = {item for item in items if _is_other_door_on_a_cluster(item)}
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
+
+
+def _is_other_door_on_a_cluster(item: pytest.Item) -> bool:
+    params: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+    doors = {params.get("site"), params.get("shop")}
+    return params.get("url") in {"cluster", "sentinel"} and not doors.isdisjoint(OTHER_DOORS)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse to run where groups do not hold together: each process would make all anew."""
+    for item in session.items if session.config.getoption("loadgroup", default=False) else ():
+        if item.get_closest_marker("xdist_group") and "@" not in item.nodeid:
+            raise pytest.UsageError("pytest-xdist does not see the groups: take another pytest")
 
 
 # ── servers ───────────────────────────────────────────────────────────────────────────────────
@@ -118,7 +142,7 @@ def redis_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Three primaries with a replica each."""
-    cluster = Cluster(tmp_path_factory.mktemp("cluster") / "nodes")
+    cluster = Cluster(tmp_path_factory.mktemp("cluster") / "nodes", timeout_ms=PATIENT_MS)
     yield cluster.url
     cluster.close()
 
@@ -126,7 +150,7 @@ def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def sentinel_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A primary and its replica, and three Sentinels."""
-    watched = Watched(tmp_path_factory.mktemp("watched") / "nodes")
+    watched = Watched(tmp_path_factory.mktemp("watched") / "nodes", timeout_ms=PATIENT_MS)
     yield watched.url
     watched.close()
 

@@ -18,11 +18,11 @@ from tests.apps.process import App, Apps, events_of, wait_until
 ROOT = Path(__file__).parent.parent
 FORM = {"accept": "text/html,application/xhtml+xml"}
 SERVERS = {
-    "hypercorn": ("hypercorn", "{app}", "--bind", "127.0.0.1:{port}"),
+    "hypercorn": ("hypercorn", "{app}", "--bind", "127.0.0.1:{port}", "--graceful-timeout", "60"),
     "uvicorn": ("uvicorn", "{app}", "--port", "{port}"),
     "granian": ("granian", "--interface", "asgi", "{app}", "--port", "{port}"),
 }
-STOP_S = 3.0  # of which 0.3 are for the jobs
+STOP_S = 10.0  # 0.5 to 1 is usual; who waits for an open connection waits for a minute, or for ever
 USUAL = {
     "starlette": "uvicorn",
     "fastapi": "uvicorn",

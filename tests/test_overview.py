@@ -214,6 +214,7 @@ async def test_page_of_ten_thousand_is_cheap(
 
 
 @pytest.mark.slow
+@pytest.mark.one_server
 async def test_ten_thousand_are_all_found(
     overview: Overview, store: Store, keyspace: Keyspace, keys: Keys
 ) -> None:

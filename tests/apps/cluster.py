@@ -17,6 +17,7 @@ from tests.apps.process import free_port, wait_until
 
 SLOTS: Final = 16_384
 TIMEOUT_MS: Final = 1_000  # a node that is silent for so long is taken for dead
+PATIENT_MS: Final = 5_000  # the same where none is to die: a busy machine may let one wait
 READY_S: Final = 30.0
 STORE: Final = ("--save", "", "--repl-diskless-sync-delay", "0")
 
@@ -101,9 +102,13 @@ class Cluster:
     """Three primaries, and a replica for each of them."""
 
     def __init__(
-        self, folder: Path, binary: str | Path | None = None, tls: Certificate | None = None
+        self,
+        folder: Path,
+        binary: str | Path | None = None,
+        tls: Certificate | None = None,
+        timeout_ms: int = TIMEOUT_MS,
     ) -> None:
-        options = [*STORE, "--cluster-enabled", "yes", "--cluster-node-timeout", str(TIMEOUT_MS)]
+        options = [*STORE, "--cluster-enabled", "yes", "--cluster-node-timeout", str(timeout_ms)]
         options += ["--cluster-replica-validity-factor", "0"]
         options += ["--tls-cluster", "yes"] if tls is not None else []
         self.buses = [free_port() for _ in range(6)]
@@ -198,9 +203,13 @@ class Watched:
     """A primary and its replica, and three Sentinels that watch over them."""
 
     def __init__(
-        self, folder: Path, binary: str | Path | None = None, tls: Certificate | None = None
+        self,
+        folder: Path,
+        binary: str | Path | None = None,
+        tls: Certificate | None = None,
+        timeout_ms: int = TIMEOUT_MS,
     ) -> None:
-        self._binary, self._tls = binary, tls
+        self._binary, self._tls, self._timeout_ms = binary, tls, timeout_ms
         self.primary = Node(folder / "primary", *STORE, binary=binary, tls=tls)
         follow = ("--replicaof", f"127.0.0.1 {self.primary.port}")
         self.replica = Node(folder / "replica", *STORE, *follow, binary=binary, tls=tls)
@@ -216,7 +225,7 @@ class Watched:
         config = folder / "sentinel.conf"
         config.write_text(
             f"sentinel monitor work 127.0.0.1 {self.primary.port} 2\n"
-            f"sentinel down-after-milliseconds work {TIMEOUT_MS}\n"
+            f"sentinel down-after-milliseconds work {self._timeout_ms}\n"
             "sentinel failover-timeout work 10000\n"
         )
         return Node(folder / "data", str(config), "--sentinel", binary=self._binary, tls=self._tls)

@@ -8,6 +8,7 @@ import time
 from importlib import import_module
 from typing import Any
 
+from hypercorn.config import Config
 from quart import Quart, Response, request
 
 from headway import Progress
@@ -15,6 +16,7 @@ from headway.limits import Limits
 from headway.quart import Headway
 
 STEP_S = 0.02
+Config.graceful_timeout = 60.0  # `quart run` has no option for what it waits for at a stop
 
 
 def engine() -> Any:

@@ -1,4 +1,8 @@
-"""One Chromium and one server for all tests of a process; a fresh context for each test."""
+"""One Chromium and one server for all tests of a process; a fresh context for each test.
+
+It is the headless shell, which is Chromium without what is around a page, and takes a third of the
+processor time; tests about what is around a page are marked `whole_browser`.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +31,7 @@ Browse = Callable[..., Awaitable[Page]]
 """`page = await browse(**options)`: see the fixture `browse`."""
 
 NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+SHELL: Final = "chromium-headless-shell"
 ARGS: Final = ["--no-sandbox", "--disable-gpu"]
 NETWORK: Final = "Failed to load resource"
 
@@ -39,7 +44,11 @@ def nothing_runs_on() -> None:
 @pytest.fixture(scope="session")
 def chromium_path() -> str:
     """Where a Chromium is on this machine."""
-    found = next(filter(None, map(shutil.which, NAMES)), None)
+    return _first(*NAMES)
+
+
+def _first(*names: str) -> str:
+    found = next(filter(None, map(shutil.which, names)), None)
     if found is None:
         pytest.fail("there is no Chromium on this machine; scripts/browser installs it")
     return found
@@ -53,9 +62,22 @@ async def playwright() -> AsyncIterator[Playwright]:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def chromium(playwright: Playwright, chromium_path: str) -> AsyncIterator[Browser]:
-    """A browser without a window."""
-    browser = await playwright.chromium.launch(executable_path=chromium_path, args=ARGS)
+async def chromium(playwright: Playwright) -> AsyncIterator[Browser]:
+    """A browser without a window, nor anything else but pages."""
+    path = _first(SHELL, *NAMES)
+    browser = await playwright.chromium.launch(executable_path=path, args=ARGS)
+    yield browser
+    await browser.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def whole_chromium(playwright: Playwright, chromium_path: str) -> AsyncIterator[Browser]:
+    """One with all that people have: put-aside pages, notifications."""
+    browser = await playwright.chromium.launch(
+        executable_path=chromium_path,
+        args=ARGS,
+        ignore_default_args=["--disable-back-forward-cache"],
+    )
     yield browser
     await browser.close()
 
@@ -102,6 +124,14 @@ def own_site(tmp_path: Path) -> Iterator[Site]:
         yield site
 
 
+@pytest.fixture
+def visited(request: pytest.FixtureRequest) -> Browser:
+    """The browser of this test."""
+    whole = request.node.get_closest_marker("whole_browser") is not None
+    browser: Browser = request.getfixturevalue("whole_chromium" if whole else "chromium")
+    return browser
+
+
 class Complaints:
     """What a browser has complained of: errors, warnings, what a policy has blocked."""
 
@@ -143,12 +173,12 @@ def network_fails(complaints: Complaints) -> None:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def browse(chromium: Browser, complaints: Complaints) -> AsyncIterator[Browse]:
+async def browse(visited: Browser, complaints: Complaints) -> AsyncIterator[Browse]:
     """Opens a page of a visitor of its own, with the options of a context."""
     contexts: list[BrowserContext] = []
 
     async def browse(**options: Any) -> Page:
-        context = await chromium.new_context(**options)
+        context = await visited.new_context(**options)
         contexts.append(context)
         complaints.watch(context)
         return await context.new_page()

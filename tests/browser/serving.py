@@ -81,7 +81,7 @@ class Site:
             **{name: str(value) for name, value in self._settings.items()},
         }
         bind = f"127.0.0.1:{self._port}"
-        command = [sys.executable, "-m", "hypercorn", "shop:app", "--bind", bind]
+        command = [sys.executable, "-m", "hypercorn", "shop:app", "-w", "0", "--bind", bind]
         log = self._folder / f"server{len(self._apps)}.log"
         self._apps.append(App(command, self._port, log, HERE, **env))
         self._apps[-1].await_answer()

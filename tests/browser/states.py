@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from playwright.async_api import Page, Route
+from playwright.async_api import Page, Route, expect
 
-from tests.browser.look import bar, shows
+from tests.browser.look import bar, part, shows
 from tests.browser.serving import Site
 
 __all__ = [
@@ -76,6 +76,8 @@ class Gallery:
         for number, state in enumerate(states):
             if state != "retrying":  # that comes and goes
                 await shows(bar(page, number), "indeterminate" if state == "staged" else state)
+                # Until what its variant needs has come it holds its place, and shows nothing.
+                await expect(part(bar(page, number), "base")).to_be_visible()
 
 
 _THERE: Final[dict[str, Callable[[Any], Any]]] = {

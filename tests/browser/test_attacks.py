@@ -61,7 +61,7 @@ def evil() -> Iterator[Evil]:
 
 
 def serve(apps: Apps, **settings: Any) -> App:
-    return apps.serve(*HYPERCORN, app="target:app", cwd=HERE, **settings)
+    return apps.serve(*HYPERCORN, "-w", "0", app="target:app", cwd=HERE, **settings)
 
 
 def here(app: App, path: str = "/") -> str:

@@ -81,6 +81,7 @@ async def test_bars_in_every_state_of_the_connection(site: Site, page: Page, nam
     assert await violations(page) == []
 
 
+@pytest.mark.whole_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.usefixtures("network_fails")
 async def test_pages_of_headway(gallery: Gallery, browse: Browse, scheme: Scheme) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.async_api import Page, Playwright, expect
+from playwright.async_api import Page, expect
 
-from tests.browser.conftest import ARGS, Browse, Complaints
+from tests.browser.conftest import Browse
 from tests.browser.look import Asked, bar, says, shows
 from tests.browser.proxy import holding_back
 from tests.browser.serving import Site
@@ -79,10 +79,12 @@ async def test_browser_without_a_network_says_so(site: Site, page: Page, name: s
     site.tell(name, total=4, to=1)
     await site.watch(page, await site.begin(page, name))
     await shows(bar(page), "running", "25%")
+    await page.route(EVENTS, lambda route: route.abort())  # else one may slip through
     await page.context.set_offline(True)
     await shows(bar(page), "offline", "25%")
     await says(bar(page), "You are offline")
 
+    await page.unroute(EVENTS)
     await page.context.set_offline(False)
     site.tell(name, total=4, to=2)
     await shows(bar(page), "running", "50%")
@@ -110,36 +112,22 @@ async def test_hidden_tab_lets_go_of_its_connection(
     await until(lambda: site.streams() == 1, "the stream is open again")
 
 
+@pytest.mark.whole_browser
 async def test_way_back_shows_the_present_state(
-    site: Site,
-    playwright: Playwright,
-    chromium_path: str,
-    complaints: Complaints,
-    name: str,
-    until: Until,
+    site: Site, page: Page, name: str, until: Until
 ) -> None:
     """A page that the browser had put aside has let go of its stream, and takes it up again."""
-    browser = await playwright.chromium.launch(
-        executable_path=chromium_path,
-        args=ARGS,
-        ignore_default_args=["--disable-back-forward-cache"],
-    )
-    try:
-        page = await browser.new_page()
-        complaints.watch(page.context)
-        await page.add_init_script("onpageshow = (event) => (window.kept = event.persisted)")
-        site.tell(name, total=4, to=1)
-        await site.watch(page, await site.begin(page, name))
-        await shows(bar(page), "running", "25%")
-        await page.goto(site.url)
-        await until(lambda: site.streams() == 0, "the stream is closed")
-        site.tell(name, total=4, to=2)
-        await page.go_back(wait_until="commit")
-        await shows(bar(page), "running", "50%")
+    await page.add_init_script("onpageshow = (event) => (window.kept = event.persisted)")
+    site.tell(name, total=4, to=1)
+    await site.watch(page, await site.begin(page, name))
+    await shows(bar(page), "running", "25%")
+    await page.goto(site.url)
+    await until(lambda: site.streams() == 0, "the stream is closed")
+    site.tell(name, total=4, to=2)
+    await page.go_back(wait_until="commit")
+    await shows(bar(page), "running", "50%")
 
-        assert await page.evaluate("window.kept")
-    finally:
-        await browser.close()
+    assert await page.evaluate("window.kept")
 
 
 @pytest.mark.usefixtures("network_fails")
@@ -158,6 +146,7 @@ async def test_refused_stream_is_replaced_by_polls(
         await site.watch(page, job_id)
         await page.clock.run_for(100)
     assert "prefer" in (await first.value).headers
+    await shows(bar(page), "running", "25%")
     await page.clock.fast_forward(10_000)
     site.tell(name, total=4, to=2)
     await shows(bar(page), "running", "50%")
