@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import itertools
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import httpx
@@ -99,6 +100,38 @@ async def test_many_that_end_at_once_are_all_listed(
     found = await pages(overview, Filter(), 7)
 
     assert sorted(i for page in found for i in page) == sorted(over)
+
+
+class Meanwhile(Link):
+    """A link on which something happens before each of its round trips."""
+
+    def __init__(self, url: str, happen: Callable[[], Awaitable[object]]) -> None:
+        super().__init__(url)
+        self._happen = happen
+
+    async def call_all(self, calls: Sequence[Call]) -> list[Any]:
+        await self._happen()
+        return await super().call_all(calls)
+
+
+@pytest.mark.parametrize("before", range(4))
+async def test_job_that_ends_meanwhile_is_listed_once(
+    url: str, keys: Keys, store: Store, before: int
+) -> None:
+    """Whichever round trip of a page it is before which the job ends."""
+    job, trips = await running(store), itertools.count()
+
+    async def end() -> None:
+        if next(trips) == before:
+            assert await store.finish(job, DONE)
+
+    link = Meanwhile(url, end)
+    link.open()
+    page = await Overview(link, keys).page(Filter())
+    await link.aclose()
+
+    assert [job.id for job in page.jobs] == [job.id]
+    assert next(trips) > before
 
 
 async def test_page_that_the_living_fill_holds_no_more(overview: Overview, store: Store) -> None:

@@ -103,7 +103,10 @@ class Overview:
             places += some
             if not more or len(found) + len(places) == limit:
                 break
-        return Listing(found + await self._read(places), place.text if more else None)
+        ended = await self._read(places)
+        both = {job.id for job in ended}  # those that have ended since they were found alive
+        living = [job for job in found if job.id not in both]
+        return Listing(living + ended, place.text if more else None)
 
     async def recent(self) -> Recent:
         """What lives, and what has ended of late. One round trip."""
