@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from hashlib import sha1
 from typing import Any, Final, NamedTuple, NoReturn
 
+import redis
 from redis import exceptions as failures
+from redis.driver_info import DriverInfo
 
 from headway.errors import StoreError, StoreFull, StoreReadOnly, StoreUnavailable
 
@@ -65,6 +67,10 @@ class Moved(StoreError):
         self.to = f"{error.host}:{error.port}" if once else None  # type: ignore[attr-defined]
 
 
+# Else the client asks the disk for its own version, for each connection anew.
+_DRIVER: Final = DriverInfo(lib_version=redis.__version__)
+
+
 def options(answer_s: float = ANSWER_S) -> dict[str, Any]:
     """How connections are made. Every wait is ours to bound, and every retry ours to do."""
     # The client's own defaults retry for seconds behind our back, and its RESP3 pushes leak
@@ -74,6 +80,7 @@ def options(answer_s: float = ANSWER_S) -> dict[str, Any]:
         "decode_responses": True,
         "socket_timeout": answer_s,
         "socket_connect_timeout": min(CONNECT_S, answer_s),
+        "driver_info": _DRIVER,
     }
 
 
