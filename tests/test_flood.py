@@ -27,7 +27,7 @@ from tests.test_servers import GRANIAN, HYPERCORN, STOP_S, UVICORN
 pytestmark = pytest.mark.once
 
 
-SERVERS = {"hypercorn": HYPERCORN, "uvicorn": UVICORN, "granian": GRANIAN}
+SERVERS = {"hypercorn": (*HYPERCORN, "-w", "0"), "uvicorn": UVICORN, "granian": GRANIAN}
 DOORS = [
     "quart_app",  # its versions differ between the Pythons
     pytest.param("asgi_app", marks=pytest.mark.once),

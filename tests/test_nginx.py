@@ -29,7 +29,7 @@ pytestmark = [
 
 SERVERS = {
     "uvicorn": ("uvicorn", "{app}", "--port", "{port}", "--log-level", "warning"),
-    "hypercorn": ("hypercorn", "{app}", "--bind", "127.0.0.1:{port}"),
+    "hypercorn": ("hypercorn", "{app}", "-w", "0", "--bind", "127.0.0.1:{port}"),
 }
 APPS = {"quart": "proxied:quart_app", "asgi": "proxied:asgi_app"}
 AT_ONCE_S = 1.0  # many times what it takes, and far below what buffering would cost

@@ -34,6 +34,7 @@ REACH_S: Final = 10.0  # a broker that takes longer than this is away
 AGAIN_S: Final = (0.25, 0.5, 1.0, 2.0)  # between tries to reach it; the last repeats
 STORE_AGAIN_S: Final = 1.0
 LEAVE_S: Final = 0.5
+LAST_S: Final = 2.5  # a read that has not heard of the end is over by then: taskiq's takes 2 s
 
 logger = logging.getLogger("headway.engine")
 
@@ -144,8 +145,11 @@ class RemoteEngine:
 
     async def leave(self) -> None:
         """Stop listening, and let go of the broker."""
-        # Twice: on Python 3.11 redis-py swallows a cancellation now and then, and what taskiq then
-        # waits for ends with its connection only.
+        # On Python 3.11 redis-py swallows a cancellation now and then. So what the broker is asked
+        # for may still come: it is sent again, and not dropped, as long as somebody listens.
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=LAST_S)
+        # Twice: what taskiq then waits for ends with its connection only.
         await self._cancel()
         try:
             async with asyncio.timeout(REACH_S):

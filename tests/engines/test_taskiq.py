@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any
 
 import pytest
 import redis
-from taskiq import InMemoryBroker
+from taskiq import AckableMessage, InMemoryBroker
 from taskiq_redis import RedisStreamBroker
 
 from headway import Headway, Progress
 from headway.engines.taskiq import TaskiqEngine
 from headway.errors import BadInput
-from headway.job import State
+from headway.job import Job, State
 from tests.apps.process import free_port
 from tests.conftest import MakeHeadway, Until, end_of
 
@@ -94,6 +95,53 @@ async def test_closed_at_any_moment(make_headway: MakeHeadway, broker: RedisStre
         async with asyncio.timeout(10), headway.working():
             for _ in range(ticks):
                 await asyncio.sleep(0)
+
+
+class Deaf(RedisStreamBroker):
+    """Does not hear of the end of listening once, as its client does now and then."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.listens, self.deaf = asyncio.Event(), asyncio.Event()
+
+    async def listen(self) -> AsyncGenerator[AckableMessage, None]:
+        self.listens.set()
+        try:
+            async for message in super().listen():
+                yield message
+        except asyncio.CancelledError:
+            self.deaf.set()
+            yield await anext(super().listen())
+
+
+async def test_what_comes_too_late_is_for_another_worker(
+    make_headway: MakeHeadway, broker: RedisStreamBroker, url: str, prefix: str
+) -> None:
+    """A message that a worker is handed while it ends goes back, and is not dropped."""
+    deaf = Deaf(url, queue_name=f"queue-{prefix}", xread_count=1, xread_block=100)
+    ending = make_headway(engine=TaskiqEngine(deaf))
+    headway = make_headway(engine=TaskiqEngine(broker))
+
+    async def work() -> str:
+        return "done"
+
+    ending.task(work)
+    task = headway.task(work)
+
+    async def start_at_the_last_moment() -> Job:
+        await deaf.deaf.wait()
+        return await task.start()
+
+    async with asyncio.timeout(20):
+        async with headway:
+            late = asyncio.create_task(start_at_the_last_moment())
+            async with ending.working():
+                await deaf.listens.wait()
+            job = await late
+        async with headway.working():
+            ended = await end_of(headway, job)
+
+    assert ended.result == "done"
 
 
 async def test_broker_that_is_not_there(
