@@ -23,7 +23,7 @@ from headway.telemetry import Telemetry
 
 __all__ = ["AT_ONCE", "Hub", "Watcher"]
 
-AT_ONCE: Final = 32  # watchers; as many streams take the loop for a millisecond or two
+AT_ONCE: Final = 8  # watchers; as many streams take the loop for half a millisecond
 
 
 class Seen:
