@@ -140,10 +140,14 @@ class App:
     def kill(self) -> None:
         """End it, and the workers below it, without a warning."""
         self.http.close()
+        self.strike()
+        self.process.wait(DEADLINE_S)
+
+    def strike(self) -> None:
+        """The same, without waiting until it is gone."""
         # Our own session: nobody else is in this group, and the stopped ones die as well.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        self.process.wait(DEADLINE_S)
 
 
 class Apps:
@@ -165,6 +169,8 @@ class Apps:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        for app in self._apps:  # at once: else one starts the store anew that was another's
+            app.strike()
         for number, app in enumerate(self._apps):
             app.kill()
             print(f"── log of server {number} (pid {app.pid})\n{app.log}")
