@@ -225,9 +225,7 @@ async def test_one_connection_for_all_watchers(
 
 
 @pytest.mark.one_server
-async def test_crowd_does_not_hold_up_the_others(
-    link: Link, store: Store, hub: Hub, until: Until
-) -> None:
+async def test_crowd_does_not_hold_up_the_others(link: Link, store: Store, hub: Hub) -> None:
     """Who has something to do while very many are told comes in between, and soon."""
     job, told = await running(store), 0
     steps: list[int] = []

@@ -144,7 +144,8 @@ class Progress(Ledger):
 
         An item counts once the loop's body is done with it. A `track` inside of another one's
         body is part of the outer one's current item. Over a list, tuple or range the loop pays
-        nothing per item.
+        nothing per item. An `async for` lets go of its iterator at its end; if you call `aiter()`
+        yourself, the loop is over when you drop what you got.
 
         Args:
             iterable: what to go through.

@@ -144,7 +144,7 @@ class RemoteEngine:
             await asyncio.wait(self._running.values(), timeout=drain_s)
 
     async def leave(self) -> None:
-        """Stop listening, and let go of the broker."""
+        """Stop listening, and let go of the broker. At once, or when a read of it has ended."""
         # On Python 3.11 redis-py swallows a cancellation now and then. So what the broker is asked
         # for may still come: it is sent again, and not dropped, as long as somebody listens.
         if self._serving:

@@ -222,8 +222,9 @@ class _Tail:
 class _AsyncCounted(Generic[T]):
     # A class and not an async generator: a generator that a loop breaks out of is closed by
     # another task some time later, and until then the loop would seem to be open. This is dropped
-    # at the loop's end, whatever that is. `__anext__` is a slot with what the interpreter calls for
-    # an item, and that takes a tick and asks the iterator: no line of Python for it either.
+    # at the loop's end, whatever that is; who holds it for longer holds the loop open. `__anext__`
+    # is a slot with what the interpreter calls for an item, and that takes a tick and asks the
+    # iterator: no line of Python for it either.
 
     __anext__: Callable[[], Awaitable[T]]
     __slots__ = ("__anext__", "_loop", "_progress")
