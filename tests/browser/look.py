@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from playwright.async_api import Locator, Page, Request, expect
 
-__all__ = ["Asked", "bar", "contrasts", "part", "says", "shows"]
+__all__ = ["Asked", "bar", "connected", "contrasts", "part", "says", "shows"]
 
 SLOW_MS: Final = 20_000
 
@@ -32,6 +32,11 @@ async def shows(bar: Locator, state: str, percent: str | None = None) -> None:
 async def says(bar: Locator, text: str | re.Pattern[str], where: str = "note") -> None:
     """Wait until *text* stands in that part of it."""
     await expect(part(bar, where)).to_have_text(text, timeout=SLOW_MS)
+
+
+async def connected(bar: Locator) -> None:
+    """Wait until its stream has come: what it shows before may be what stood in the page."""
+    await bar.evaluate(CONNECTED)
 
 
 class Asked:
@@ -91,3 +96,7 @@ CONTRASTS: Final = """(bar, page) => {
     meta: ratio(light(page) && fade("meta"), back),
   };
 }"""
+CONNECTED: Final = """
+  bar => bar.watcher.connection == "open" || new Promise((done) =>
+    bar.addEventListener("headway-connection", ({ detail }) => detail.state == "open" && done()))
+"""

@@ -13,7 +13,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.browser.conftest import Browse
-from tests.browser.look import Asked, bar, says, shows
+from tests.browser.look import Asked, bar, connected, says, shows
 from tests.browser.proxy import holding_back
 from tests.browser.serving import Site
 from tests.conftest import OwnServer, Until
@@ -42,6 +42,7 @@ async def test_bar_outlives_its_server(
     own_site.tell(name, total=4, to=2)
     await own_site.watch(page, await own_site.begin(page, name, again="yes"))
     await shows(bar(page), "running", "50%")
+    await connected(bar(page))
     lost_at = time.monotonic()
     own_site.end(number)
     await shows(bar(page), "reconnecting", "50%")
