@@ -829,7 +829,7 @@ async def test_more_long_polls_than_may_wait_are_answered_at_once(
             answers = await asyncio.gather(*held)
 
     assert (reply.status_code, third.status_code) == (200, 304)
-    assert took_s < 2
+    assert took_s < 10, "the polls would last 20 s"
     assert [one.status_code for one in answers] == [200, 200]
 
 

@@ -184,7 +184,7 @@ async def test_all_that_a_job_does(kind: type[Any], tmp_path: Path, oldest: bool
     assert [job.state for job in (cancelled, failed, again)] == ["cancelled", "failed", "succeeded"]
     assert len(page.jobs) == PAGE
     assert forgotten
-    assert took_s < 1
+    assert 0 < took_s < 5
 
 
 async def test_what_has_ended_is_forgotten(cluster: Cluster, until: Until) -> None:

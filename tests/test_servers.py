@@ -227,8 +227,8 @@ def test_client_that_leaves_frees_its_stream(app: App) -> None:
 
 def test_stream_outlives_the_response_timeout(app: App) -> None:
     """Quart's limit for responses, one second in this app, does not cut a stream off."""
-    path = f"/jobs/{app.start('count', seconds=2.5)}/events"
     began_at = time.monotonic()
+    path = f"/jobs/{app.start('count', seconds=2.5)}/events"
 
     with app.http.stream("GET", path) as stream:
         events = events_of(stream.iter_lines())

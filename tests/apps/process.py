@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
@@ -145,9 +144,9 @@ class App:
 
     def strike(self) -> None:
         """The same, without waiting until it is gone."""
-        # Our own session: nobody else is in this group, and the stopped ones die as well.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        # Our own session: nobody else is in it, and the stopped ones die as well. Not the group:
+        # the workers of `headway worker` have groups of their own.
+        subprocess.run(["pkill", "-KILL", "--session", str(self.pid)], check=False)
 
 
 class Apps:

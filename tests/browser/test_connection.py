@@ -67,7 +67,7 @@ async def test_goodbye_of_the_server_is_not_seen(
     await shows(bar(page), "running", "25%")
     asked = Asked(page)
     await page.context.request.post(f"{site.url}/bye")
-    await until(lambda: asked.streams and site.streams(), "the stream is open again", within_s=2)
+    await until(lambda: asked.streams and site.streams(), "the stream is open again")
     site.tell(name, total=4, to=2)
     await shows(bar(page), "running", "50%")
 

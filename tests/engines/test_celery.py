@@ -59,7 +59,7 @@ async def test_broker_that_hangs_does_not_block_the_loop(
         await ticker
 
     assert (waiting.state, cancelled.state) == (State.QUEUED, State.CANCELLED)
-    assert longest_s < 0.5
+    assert longest_s < 2
     assert time.monotonic() - began < 8
 
 

@@ -104,14 +104,14 @@ def test_longer_than_every_timeout(fleet: Fleet) -> None:
 @every(*KINDS)
 def test_asked_to_end_while_working(fleet: Fleet) -> None:
     """SIGTERM: the job is handed over at once, or the worker waits for it; never is it lost."""
-    web = fleet.open()
+    web = fleet.open(LEASE_S=60)  # so that who waits for it is told from who is slow
     job_id = fleet.start("again", seconds=5, again_s=0)
     worker = fleet.worker_of(fleet.runs())
     watch = Watch()
 
     worker.send(signal.SIGTERM)
     worker.process.wait(25)
-    ended = web.ends(job_id, within_s=3)
+    ended = web.ends(job_id, within_s=10)
 
     assert ended["state"] == "succeeded"
     assert ended["result"]["attempt"] == (1 if fleet.kind.waits else 2)
@@ -284,7 +284,7 @@ def test_broker_is_down_at_accept(fleet: Fleet) -> None:
     watch = Watch()
     ended = web.ends(job_id, within_s=20)
 
-    assert accepted_s < 1
+    assert accepted_s < 5, "the broker is given 10 s"
     assert waiting["state"] == "queued"
     assert (ended["state"], fleet.starts()) == ("succeeded", 1)
     fleet.says(f"accepted in {accepted_s:.2f} s; done {watch} after it is back")
