@@ -93,10 +93,11 @@ async def test_many_functions_run_at_once(make_headway: MakeHeadway) -> None:
     assert sorted(job.result for job in ended) == list(range(8))
 
 
-async def test_surplus_waits_its_turn(make_headway: MakeHeadway) -> None:
-    """No more than `concurrency` jobs run at a time, and all of them run, in order."""
+@pytest.mark.parametrize("places", [1, 2])
+async def test_surplus_waits_its_turn(make_headway: MakeHeadway, places: int) -> None:
+    """No more than `concurrency` jobs run at a time, all of them run, and one by one in order."""
     running, most, order = 0, 0, []
-    async with make_headway(concurrency=2) as headway:
+    async with make_headway(concurrency=places) as headway:
 
         @headway.task
         async def work(n: int) -> None:
@@ -110,8 +111,9 @@ async def test_surplus_waits_its_turn(make_headway: MakeHeadway) -> None:
         jobs = [await work.start(n) for n in range(12)]
         states = [(await end_of(headway, job)).state for job in jobs]
 
-    assert most <= 2
-    assert order == list(range(12))
+    assert most <= places
+    # Two that begin at a time may lie on two servers of a cluster, and one of these be faster.
+    assert (order if places == 1 else sorted(order)) == list(range(12))
     assert set(states) == {State.SUCCEEDED}
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import signal
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +28,7 @@ pytestmark = [
 ]
 
 NAMES: Final = ("firefox-esr", "firefox")
+OLDEST: Final = 153  # 140 has no emulation.setNetworkConditions, and loses preload scripts
 FORCED: Final = {"browser.display.document_color_use": 2, "ui.useAccessibilityTheme": 1}
 SLOW_S: Final = 20
 LIST: Final = "<headway-jobs></headway-jobs>"
@@ -59,10 +62,12 @@ EYES: Final = """() => {
 @pytest.fixture(scope="session")
 def firefox_path() -> str:
     """Where a Firefox is on this machine."""
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        pytest.skip("there is no Firefox on this machine; scripts/firefox installs it")
-    return found
+    for found in filter(None, map(shutil.which, NAMES)):
+        said = subprocess.run([found, "--version"], capture_output=True, text=True, check=True)
+        version = re.search(r"\d+", said.stdout)
+        if version and int(version[0]) >= OLDEST:
+            return found
+    pytest.skip(f"there is no Firefox {OLDEST} or newer here; scripts/firefox installs it")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
