@@ -92,8 +92,7 @@ def _here() -> list[Peer]:
 
 
 def _apart() -> list[Peer]:
-    ours = HeadwayPeer(remote=True), HeadwayPeer(remote=True, tuned=True)
-    return [*ours, *_peers(), CeleryPeer(), CeleryPeer(tuned=True)]
+    return [HeadwayPeer(remote=True), *_peers(), CeleryPeer(), CeleryPeer(tuned=True)]
 
 
 def _peers() -> list[Peer]:
@@ -277,9 +276,9 @@ def _words_apart() -> str:
         "The same with a worker in a process of its own, as each library's command starts it: "
         "`headway worker`, `docket worker`, `taskiq worker --workers 1`, `streaq run`, `saq`, and "
         "`celery worker`, which is three processes. Headway pays twice here: for a message of "
-        "taskiq's and for its own record. As its docs advise, a worker takes one message at a "
-        "time, and taskiq looks for those of dead workers after each. Processor time is that of "
-        "all processes together, without the store's."
+        "taskiq's and for its own record. Its worker takes no more messages than it can begin at "
+        "once, the others take what comes. Processor time is that of all processes together, "
+        "without the store's."
     )
 
 

@@ -13,7 +13,7 @@ from headway import Progress
 from headway.engines.taskiq import TaskiqEngine
 from headway.quart import Headway
 
-broker = RedisStreamBroker(os.environ.get("BROKER_URL", "redis://localhost"), xread_count=1)
+broker = RedisStreamBroker(os.environ.get("BROKER_URL", "redis://localhost"))
 app = Quart(__name__)
 headway = Headway(app, engine=TaskiqEngine(broker))
 

@@ -12,7 +12,7 @@ from typing import Final
 from redis import Redis
 from taskiq_redis import RedisStreamBroker
 
-from bench.peers.contract import RAN, paced, store_url, tool, tuned
+from bench.peers.contract import RAN, paced, store_url, tool
 from headway import Headway, Progress
 from headway.engine import Engine
 from headway.engines.taskiq import TaskiqEngine
@@ -20,7 +20,6 @@ from headway.job import PARTITIONS, Job
 from headway.keys import Keys
 
 OWNER: Final = "ann"
-MESSAGES: Final = 8  # the docs advise 1, so that none waits in one worker while others are idle
 KEYS: Final = Keys("headway", PARTITIONS)
 
 
@@ -38,7 +37,6 @@ class HeadwayPeer:
 
     Args:
         remote: jobs come by way of taskiq, also where it `works`.
-        tuned: then more than one at a time.
         concurrency: jobs that run in the process that accepts them.
         owner: whose the jobs are; None: nobody's.
     """
@@ -47,19 +45,18 @@ class HeadwayPeer:
         self,
         *,
         remote: bool = False,
-        tuned: bool = False,
         concurrency: int = 32,
         owner: str | None = OWNER,
     ) -> None:
         self.name = "Headway"
-        self.tuning = f"xread_count {MESSAGES}" if tuned else ""
+        self.tuning = ""
         self._remote = remote
         self._concurrency = concurrency
         self._owner = owner
 
     @asynccontextmanager
     async def opened(self, url: str, *, works: bool) -> AsyncIterator[None]:
-        engine = _engine(url, tuned=bool(self.tuning)) if self._remote else None
+        engine = _engine(url) if self._remote else None
         headway = Headway(url, engine=engine, concurrency=self._concurrency)
         self._nothing, self._report = headway.task(nothing), headway.task(report)
         self._headway = headway
@@ -90,11 +87,11 @@ class HeadwayPeer:
         return [tool("headway"), "worker", "bench.peers.headway:headway"]
 
 
-def _engine(url: str, *, tuned: bool) -> Engine:
-    return TaskiqEngine(RedisStreamBroker(url, xread_count=MESSAGES if tuned else 1))
+def _engine(url: str) -> Engine:
+    return TaskiqEngine(RedisStreamBroker(url))
 
 
 if (URL := store_url()) is not None:  # this is a worker
-    headway = Headway(URL, engine=_engine(URL, tuned=tuned()))
+    headway = Headway(URL, engine=_engine(URL))
     headway.task(nothing)
     headway.task(report)

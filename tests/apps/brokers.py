@@ -21,7 +21,7 @@ def _redis(url: str, **options: Any) -> Engine:
 
     from headway.engines.taskiq import TaskiqEngine
 
-    broker = RedisStreamBroker(url, xread_count=1, xread_block=500, idle_timeout=1000)
+    broker = RedisStreamBroker(url, xread_block=500, idle_timeout=1000)
     return TaskiqEngine(broker, **options)
 
 

@@ -22,7 +22,7 @@ from tests.conftest import MakeHeadway, Until, end_of
 @pytest.fixture
 def broker(url: str, prefix: str) -> Iterator[RedisStreamBroker]:
     """A broker on the store's server, with a queue of its own."""
-    yield RedisStreamBroker(url, queue_name=f"queue-{prefix}", xread_count=1, xread_block=100)
+    yield RedisStreamBroker(url, queue_name=f"queue-{prefix}", xread_block=100)
     with redis.Redis.from_url(url) as client:
         client.delete(f"queue-{prefix}", f"autoclaim:taskiq:queue-{prefix}")
 
@@ -118,7 +118,7 @@ async def test_what_comes_too_late_is_for_another_worker(
     make_headway: MakeHeadway, broker: RedisStreamBroker, url: str, prefix: str
 ) -> None:
     """A message that a worker is handed while it ends goes back, and is not dropped."""
-    deaf = Deaf(url, queue_name=f"queue-{prefix}", xread_count=1, xread_block=100)
+    deaf = Deaf(url, queue_name=f"queue-{prefix}", xread_block=100)
     ending = make_headway(engine=TaskiqEngine(deaf))
     headway = make_headway(engine=TaskiqEngine(broker))
 
@@ -181,18 +181,41 @@ async def test_broker_of_the_app_is_left_alone(
     await RedisStreamBroker.shutdown(broker)
 
 
-async def test_broker_that_hoards_is_warned_of(
-    make_headway: MakeHeadway, url: str, prefix: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("most", [100, 1, None])
+async def test_what_a_worker_takes_begins_at_once(
+    make_headway: MakeHeadway, url: str, prefix: str, until: Until, most: int | None
 ) -> None:
-    """taskiq-redis hands a worker 100 messages at a time unless told otherwise."""
-    broker = RedisStreamBroker(url, queue_name=f"queue-{prefix}", xread_block=100)
-    headway = make_headway(engine=TaskiqEngine(broker))
+    """None waits in a worker while another is idle, however many the broker hands out."""
+    queue = f"queue-{prefix}"
+    brokers = [RedisStreamBroker(url, queue_name=queue, xread_count=most) for _ in "ab"]
+    workers = [make_headway(engine=TaskiqEngine(broker)) for broker in brokers]
+    let_go = asyncio.Event()
+    running = {"a": 0, "b": 0}
+    tasks = []
+    for name, worker in zip(running, workers, strict=True):
 
-    async with headway.working(), asyncio.timeout(10):
-        while "xread_count=1" not in caplog.text:
-            await asyncio.sleep(0.003)
+        async def work(name: str = name) -> None:
+            running[name] += 1
+            await let_go.wait()
+
+        tasks.append(worker.task(name="work")(work))
+
+    async with asyncio.timeout(20):
+        async with workers[0]:
+            jobs = [await tasks[0].start() for _ in range(8)]
+            await until(lambda: length_of(url, queue) == 8, "all messages are out")
+        async with workers[0].working(concurrency=4), workers[1].working(concurrency=4):
+            await until(lambda: sum(running.values()) == 8, "all run")
+            let_go.set()
+            states = [(await end_of(workers[1], job)).state for job in jobs]
+
+    assert running == {"a": 4, "b": 4}
+    assert states == [State.SUCCEEDED] * 8
+
+
+def length_of(url: str, queue: str) -> int:
     with redis.Redis.from_url(url) as client:
-        client.delete(f"queue-{prefix}")
+        return int(client.xlen(queue))
 
 
 def test_name_may_be_taken() -> None:
