@@ -13,7 +13,7 @@ import pytest
 from headway import Headway, Job, JobError, Progress, State
 from headway.errors import BadInput, StartRefused
 from headway.group import GOES_ON
-from headway.runner import Why
+from headway.run import Why
 from tests.apps.process import App, Apps, wait_until
 from tests.conftest import MakeHeadway, Until, end_of
 
@@ -272,7 +272,7 @@ async def test_a_second_attempt_finds_its_jobs(
     headway: Headway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A parent that is run again starts nothing twice."""
-    monkeypatch.setattr("headway.runner.RETRY_FIRST_S", 0.01)
+    monkeypatch.setattr("headway.run.RETRY_FIRST_S", 0.01)
     ran = []
 
     @headway.task

@@ -199,7 +199,7 @@ async def test_killed_child_is_tried_again_from_where_it_was(
     headway: Headway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With retries, the next child goes on at the item that the last one died at."""
-    monkeypatch.setattr("headway.runner.RETRY_FIRST_S", 0.02)
+    monkeypatch.setattr("headway.run.RETRY_FIRST_S", 0.02)
     task = headway.task(run="process", retries=1)(resume)
 
     ended = await end_of(headway, await task.start())

@@ -287,7 +287,7 @@ async def test_retry_is_a_visible_attempt(
     headway: Headway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After an exception the next attempt is announced with its time, and then made."""
-    monkeypatch.setattr("headway.runner.RETRY_FIRST_S", 0.02)
+    monkeypatch.setattr("headway.run.RETRY_FIRST_S", 0.02)
 
     @headway.task(retries=2)
     async def work(progress: Progress) -> int:
@@ -305,7 +305,7 @@ async def test_retry_is_a_visible_attempt(
 
 async def test_retries_end(headway: Headway, monkeypatch: pytest.MonkeyPatch) -> None:
     """When no attempt is left, the job has failed with the last error."""
-    monkeypatch.setattr("headway.runner.RETRY_FIRST_S", 0.01)
+    monkeypatch.setattr("headway.run.RETRY_FIRST_S", 0.01)
 
     @headway.task(retries=1)
     def work(progress: Progress) -> None:
@@ -341,7 +341,7 @@ async def test_resume_goes_on_where_it_stopped(
     headway: Headway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next attempt skips what was done and has the last checkpoint, and the bar says so."""
-    monkeypatch.setattr("headway.runner.RETRY_FIRST_S", 0.01)
+    monkeypatch.setattr("headway.run.RETRY_FIRST_S", 0.01)
     seen: list[tuple[int, int]] = []
 
     @headway.task(retries=1)
@@ -688,7 +688,7 @@ async def test_attempts_are_kept_for_the_operator(
     headway: Headway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each attempt that is over is remembered with its error and trace, away from the owner."""
-    monkeypatch.setattr("headway.runner.RETRY_FIRST_S", 0.01)
+    monkeypatch.setattr("headway.run.RETRY_FIRST_S", 0.01)
 
     @headway.task(retries=1)
     async def work(progress: Progress) -> None:
@@ -709,7 +709,7 @@ async def test_a_new_attempt_begins_at_nothing(
     headway: Headway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What an earlier attempt had shown is not shown as the progress of the next one."""
-    monkeypatch.setattr("headway.runner.RETRY_FIRST_S", 0.01)
+    monkeypatch.setattr("headway.run.RETRY_FIRST_S", 0.01)
 
     @headway.task(retries=1)
     async def work(progress: Progress) -> float | None:

@@ -165,7 +165,7 @@ def test_code_that_does_not_stop_is_left_to_its_lease(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Nothing is written of code that may still run: the next attempt begins when it is dead."""
-    monkeypatch.setattr("headway.runner.TORN_S", 0.02)
+    monkeypatch.setattr("headway.run.TORN_S", 0.02)
     headway = make_headway()
     begun, go = threading.Event(), threading.Event()
 

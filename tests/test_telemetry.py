@@ -239,7 +239,7 @@ async def test_each_attempt_has_a_span(
     headway: Headway, backend: Backend, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All in one trace; a failed attempt that is followed by another counts as retried."""
-    monkeypatch.setattr("headway.runner.RETRY_FIRST_S", 0.02)
+    monkeypatch.setattr("headway.run.RETRY_FIRST_S", 0.02)
 
     @headway.task(name=name, retries=1)
     async def work(progress: Progress) -> None:

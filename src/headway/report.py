@@ -24,7 +24,7 @@ from headway.errors import AlreadyRunning, BadInput, JobCancelled, JobError, Not
 from headway.intake import record_of
 from headway.job import PARTITIONS, REPORT, State, flight_of, new_id
 from headway.progress import Progress, _current
-from headway.runner import INTERRUPTED
+from headway.run import INTERRUPTED
 from headway.runtime import Runtime
 from headway.task import Start, make_task
 from headway.work import INTERRUPT_S, carried, interrupt_thread
@@ -162,7 +162,7 @@ def _put_back(token: Any) -> None:
 
 
 def _restore(error: BaseException | None, trace: TracebackType | None) -> None:
-    # It was raised in the runner, too, which is no part of its way through the block's code.
+    # It was raised in the run, too, which is no part of its way through the block's code.
     if error is not None:
         error.__traceback__ = trace
 

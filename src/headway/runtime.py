@@ -21,7 +21,8 @@ from headway.keys import Keys
 from headway.local import LocalEngine
 from headway.overview import Overview
 from headway.pulse import Pulse
-from headway.runner import Runner, Why
+from headway.run import Why
+from headway.runner import Runner
 from headway.settings import Settings
 from headway.store import Store
 from headway.stream import Streams

@@ -15,9 +15,8 @@ from typing import Final
 
 from headway.context import About, extra
 from headway.errors import StoreError
-from headway.job import Job
+from headway.job import Failure, Job
 from headway.pulse import BEATS_A_LEASE
-from headway.runner import LOST
 from headway.store import Reaped, Store
 
 __all__ = ["Watchdog"]
@@ -26,6 +25,12 @@ LOOK_S: Final = 2.0
 SWEEP_S: Final = 30.0
 SWEEP_LIMIT: Final = 200  # per partition and sweep, so that one sweep never blocks the store long
 DUE_LIMIT: Final = 100
+
+LOST: Final = Failure(
+    "lost",
+    "The process that ran this stopped without a word",
+    "It was killed, or its machine went away. What was done until then may have had effects.",
+)
 
 logger = logging.getLogger("headway.watchdog")
 

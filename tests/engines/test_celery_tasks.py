@@ -193,7 +193,7 @@ async def test_task_that_fails(
     assert ended.error is not None
     assert (ended.state, ended.error.code, ended.error.title) == ("failed", *said)
     assert result["status"] == "FAILURE"
-    assert "headway/runner" not in result["traceback"]
+    assert "headway/run" not in result["traceback"]
 
 
 async def test_task_that_is_tried_again(

@@ -54,7 +54,7 @@ async def test_next_attempt_comes_through_the_broker(
     make_headway: MakeHeadway, broker: RedisStreamBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A job that fails and may be tried again is tried again, after its pause."""
-    monkeypatch.setattr("headway.runner.RETRY_FIRST_S", 0.05)
+    monkeypatch.setattr("headway.run.RETRY_FIRST_S", 0.05)
     headway = make_headway(engine=TaskiqEngine(broker))
 
     @headway.task(retries=1)
