@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from headway import Headway, Job, Limits, Progress
 from headway._ledger import encoded
 from headway.acts import Lines
+from headway.child import Said
 from headway.errors import BadInput, TooLarge
 from headway.job import Reading, StageReading
 from headway.limits import LIMITS
-from headway.process import _Relay, _Said
+from headway.process import _Relay
 from tests.conftest import MakeHeadway, Until
 
 # Children import this module, so what they run stands at its top.
@@ -208,9 +209,9 @@ def test_most_lines_travel_in_one_act(make_headway: MakeHeadway, until: Until) -
 def test_relay_of_a_child_holds_no_more_lines_than_are_kept() -> None:
     """While the store is away, what a child logs does not fill the memory of its parent."""
     relay = _Relay(None, 3)
-    relay.heard(_Said(lines=("0", "1")))
+    relay.heard(Said(lines=("0", "1")))
     early = relay.take()
-    relay.heard(_Said(lines=("2", "3", "4", "5")))
+    relay.heard(Said(lines=("2", "3", "4", "5")))
     relay.wrote(early)
 
     assert relay.take().lines == Lines(3, ("3", "4", "5"))

@@ -1,41 +1,33 @@
 """The work of a child process: CPU work beside the server, which can really be killed.
 
-Parent and child talk through one pipe, in JSON. The child counts with an ordinary `Progress` and
-sends its news; the parent hands them to the beat thread, and sends one word at most: stop. A child
-whose parent is gone ends itself. Children are spawned, never forked: the parent has threads.
+The parent hands the news of its child to the beat thread, and sends one word at most: stop.
+Children are spawned, never forked: the parent has threads.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib
 import logging
 import multiprocessing
-import os
 import signal
 import threading
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection
 from typing import Any, Final
 
 import msgspec
 
-from headway._captures import captured
 from headway.acts import NO_LINES, Lines
-from headway.context import About, Context, about
+from headway.child import Said, encode, run_child
+from headway.context import Context
 from headway.errors import BadInput, HeadwayError, JobCancelled, JobError, TooLarge
-from headway.job import Job, Reading
+from headway.job import Reading
 from headway.limits import LIMITS, LOG_LINES, Limits
-from headway.progress import News, Progress, _current
-from headway.task import Start, Task, make_task, place_of
-from headway.telemetry import joined
-from headway.work import INTERRUPT_S, carried, interrupt_thread, result_json
+from headway.progress import News
+from headway.task import Task, place_of
 
 __all__ = ["ProcessDied", "ProcessWork", "TaskFailed"]
 
-REPORT_S: Final = 0.1
 KILL_S: Final = 5.0  # what a child gets to clean up after it was asked to stop
 JOIN_S: Final = 2.0
 
@@ -58,22 +50,7 @@ class TaskFailed(HeadwayError):
         self.kind = kind
 
 
-class _Said(msgspec.Struct, omit_defaults=True):
-    """One message of the child."""
-
-    progress: str = ""
-    checkpoint: str = ""
-    number: int = 0
-    lines: tuple[str, ...] = ()
-    over: bool = False
-    result: str = ""
-    kind: str = ""
-    text: str = ""
-    code: str = ""
-
-
-_decode_said = msgspec.json.Decoder(_Said).decode
-_encode = msgspec.json.Encoder().encode
+_decode_said = msgspec.json.Decoder(Said).decode
 
 
 class _Relay:
@@ -89,7 +66,7 @@ class _Relay:
         self._dirty = False
         self._marked = False
 
-    def heard(self, said: _Said) -> None:
+    def heard(self, said: Said) -> None:
         with self._lock:
             if said.progress:
                 self._progress, self._dirty = said.progress, True
@@ -102,7 +79,7 @@ class _Relay:
         with self._lock:
             new = self._dirty or self._marked or self._lines
             news = News(
-                self._progress or _encode(Reading()).decode() if new else "",
+                self._progress or encode(Reading()).decode() if new else "",
                 self._checkpoint if self._marked else "",
                 Lines(self._number, tuple(self._lines)),
             )
@@ -128,7 +105,7 @@ class _Relay:
             last = msgspec.json.decode(self._progress or b"{}", type=Reading)
         ratio = 1.0 if succeeded else last.ratio
         last = msgspec.structs.replace(last, ratio=ratio, eta_s=None, stalled=False)
-        return _encode(last).decode()
+        return encode(last).decode()
 
     def last_checkpoint(self) -> str:
         with self._lock:
@@ -165,7 +142,7 @@ class ProcessWork:
         self._wake = wake
         self._kill_s = KILL_S if kill_s is None else kill_s
         self._loop = asyncio.get_running_loop()
-        self._done: asyncio.Future[_Said | None] = self._loop.create_future()
+        self._done: asyncio.Future[Said | None] = self._loop.create_future()
         self._here, there = multiprocessing.Pipe()
         order = {
             "place": place_of(task.function, task.name),
@@ -181,8 +158,8 @@ class ProcessWork:
             "captures": sorted(task.captures),
         }
         self._process = multiprocessing.get_context("spawn").Process(
-            target=_child,
-            args=(there, _encode(order).decode()),
+            target=run_child,
+            args=(there, encode(order).decode()),
             name=f"headway-{task.name}",
             daemon=False,
         )
@@ -220,7 +197,7 @@ class ProcessWork:
         threading.Thread(target=self._listen, name="headway-child", daemon=True).start()
 
     def _listen(self) -> None:
-        last: _Said | None = None
+        last: Said | None = None
         try:
             while last is None:
                 said = _decode_said(self._here.recv_bytes())
@@ -233,7 +210,7 @@ class ProcessWork:
         with suppress(RuntimeError):  # the loop may be gone too
             self._loop.call_soon_threadsafe(self._tell, last)
 
-    def _tell(self, said: _Said | None) -> None:
+    def _tell(self, said: Said | None) -> None:
         if not self._done.done():
             self._done.set_result(said)
 
@@ -271,7 +248,7 @@ def _how(exitcode: int | None) -> str:
     return f"ended with exit code {exitcode}"
 
 
-def _error_of(said: _Said) -> BaseException:
+def _error_of(said: Said) -> BaseException:
     match said.kind:
         case "cancelled":
             return JobCancelled(said.text)
@@ -282,124 +259,3 @@ def _error_of(said: _Said) -> BaseException:
         case "too_large":
             return TooLarge(said.text)
     return TaskFailed(said.text, said.code)
-
-
-# ── in the child ──────────────────────────────────────────────────────────────────────────────
-
-
-class _Child:
-    """The child's side of the pipe."""
-
-    def __init__(self, pipe: Connection, progress: Progress) -> None:
-        self._pipe = pipe
-        self._progress = progress
-        self._main = threading.get_ident()
-        self._lock = threading.Lock()
-        self._over = threading.Event()
-
-    def open(self) -> None:
-        for serve in (self._report, self._obey):
-            threading.Thread(target=serve, daemon=True).start()
-
-    def end(self, said: _Said) -> None:
-        """Say the last word, with all that was not said yet."""
-        self._over.set()
-        with self._lock:
-            news = self._progress.take()
-            said.progress = self._progress.final(succeeded=False)
-            said.checkpoint = news.checkpoint
-            said.number, said.lines = news.lines.number, tuple(news.lines.texts)
-            said.over = True
-            self._send(said)
-
-    def _report(self) -> None:
-        while not self._over.wait(REPORT_S):
-            with self._lock:
-                if self._over.is_set():
-                    return
-                news = self._progress.take()
-                if news.progress:
-                    self._send(_said(news))
-                    self._progress.wrote(news)
-
-    def _send(self, said: _Said) -> None:
-        try:
-            self._pipe.send_bytes(_encode(said))
-        except OSError:
-            os._exit(1)  # nobody is there to hear it
-
-    def _obey(self) -> None:
-        try:
-            why = self._pipe.recv_bytes().decode()
-        except (EOFError, OSError):
-            os._exit(1)  # the parent is gone: this attempt is no longer anybody's
-        self._progress.stop(why, raises=True)
-        if not self._over.wait(INTERRUPT_S) and not self._progress.told(self._main):
-            interrupt_thread(self._main)
-        self._obey()
-
-
-def _said(news: News) -> _Said:
-    number, lines = news.lines
-    return _Said(news.progress, news.checkpoint, number, tuple(lines))
-
-
-def _child(pipe: Connection, order: str) -> None:
-    # Ctrl-C in a terminal reaches the whole group; it is the parent who decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    said = msgspec.json.decode(order)
-    progress = Progress(
-        job_id=said["job_id"],
-        owner=said["owner"],
-        attempt=said["attempt"],
-        checkpoint=said["checkpoint"],
-        stall_s=said["stall_s"],
-        limits=msgspec.convert(said["limits"], Limits),
-        captures=frozenset(said["captures"]),
-    )
-    child = _Child(pipe, progress)
-    child.open()
-    context = Context.decoded(said["context"])
-    told = About(said["job_id"], said["task"], said["attempt"], context.request_id)
-    try:
-        with about(told), joined(context):
-            last = _Said(result=_run(said["place"], said["args"], progress))
-    except BaseException as error:
-        last = _last_word(error)
-    try:
-        child.end(last)
-    except JobCancelled:  # an interruption that came when the work was just over
-        child.end(last)
-
-
-def _run(place: tuple[str, str], args: str, progress: Progress) -> str:
-    module, name = place
-    found: Any = importlib.import_module(module)
-    for part in name.split("."):
-        found = getattr(found, part)
-    task: Task[..., Any] = found if isinstance(found, Task) else make_task(found, _never)
-    given, named = task.decode(args)
-    _current.set(progress)
-    first = [progress] if task.takes_progress else []
-    with captured(progress.captures):
-        value = task.function(*first, *given, **named)
-        if asyncio.iscoroutine(value):
-            value = asyncio.run(value)
-    return result_json(task.name, value, progress.limits.result_bytes)
-
-
-async def _never(start: Start) -> Job:
-    raise HeadwayError(f"task {start.task} was started in a child process: start it in the app")
-
-
-def _last_word(error: BaseException) -> _Said:
-    if isinstance(error, asyncio.CancelledError):
-        return _Said(kind="cancelled", text=str(error))
-    if isinstance(error, JobError):
-        return _Said(kind="job_error", text=str(error), code=error.code)
-    if isinstance(error, TooLarge):
-        return _Said(kind="too_large", text=str(error))
-    text = "".join(traceback.format_exception(carried(error)))
-    if isinstance(error, BadInput):
-        return _Said(kind="bad_input", text=text)
-    return _Said(kind="failed", text=text, code=type(error).__qualname__)
