@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from playwright.async_api import Page, Route, expect
 
-from tests.browser.look import Asked, bar, part, says, shows
+from tests.browser.look import Asked, bar, connected, part, says, shows
 from tests.browser.serving import Site
 from tests.conftest import Until
 
@@ -59,6 +59,7 @@ async def test_reload_shows_the_present_state_at_once(
     site.tell(name, total=4, to=2, note="Folding")
     await site.watch(page, await site.begin(page, name))
     await shows(bar(page), "running", "50%")
+    await connected(bar(page))  # else this stream is counted below
     release = asyncio.Event()
 
     async def hold(route: Route) -> None:
