@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import redis
@@ -10,6 +10,8 @@ import redis
 from headway.job import State
 
 __all__ = ["Keyspace", "client_of"]
+
+GONE: Final = -2  # what PTTL says of a key that is not there
 
 
 def client_of(url: str) -> Any:
@@ -58,7 +60,9 @@ class Keyspace:
         with self.client.pipeline(transaction=False) as pipeline:
             for name in names:
                 pipeline.pttl(name)
-            expiring = {n: ttl > 0 for n, ttl in zip(names, pipeline.execute(), strict=True)}
+            left = dict(zip(names, pipeline.execute(), strict=True))
+        names = [name for name in names if left[name] != GONE]  # meanwhile
+        expiring = {name: left[name] >= 0 for name in names}
         records = [n for n in names if ":job:" in n]
         states = self._states(records)
         for name in names:

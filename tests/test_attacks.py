@@ -364,7 +364,7 @@ async def test_a_link_that_is_over_still_leads_its_owner(house: House) -> None:
 async def test_open_streams_end_with_their_share(house: House, until: Until) -> None:
     """When a share is over, streams of one job and of many end, and stay shut."""
     job = await house.running("bob")
-    bearer = f"Bearer {_sign(job.id, seconds=2)}"
+    bearer = f"Bearer {_sign(job.id, seconds=5)}"
 
     async with (
         house.listen(f"/jobs/{job.id}/events", authorization=bearer) as one,
@@ -382,7 +382,7 @@ async def test_open_streams_end_with_their_share(house: House, until: Until) -> 
 async def test_a_long_poll_ends_with_its_share(house: House) -> None:
     """It is not held beyond the share, and tells nothing after it."""
     job = await house.running("bob")
-    headers = {"authorization": f"Bearer {_sign(job.id, seconds=2)}", "prefer": "wait=20"}
+    headers = {"authorization": f"Bearer {_sign(job.id, seconds=5)}", "prefer": "wait=20"}
 
     async with house.client(**headers) as http:
         tag = (await http.get(f"/jobs/{job.id}")).headers["etag"]

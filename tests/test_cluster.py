@@ -22,7 +22,7 @@ from headway._wire import Call
 from headway.errors import StoreError, StoreUnavailable
 from headway.job import PARTITIONS
 from headway.overview import PAGE, Filter
-from tests.apps.cluster import Cluster, Node, Watched
+from tests.apps.cluster import PATIENT_MS, TIMEOUT_MS, Cluster, Node, Watched
 from tests.conftest import REDIS, Until, end_of
 
 pytestmark = [pytest.mark.once, pytest.mark.fault]
@@ -36,9 +36,10 @@ SECRET: Final = "the secret of a test, long enough"
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    """Six nodes of this test."""
-    cluster = Cluster(tmp_path / "cluster")
+def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]:
+    """Six nodes of this test. They are quick to take one for dead only where one is to die."""
+    timeout_ms = TIMEOUT_MS if "fault" in request.fixturenames else PATIENT_MS
+    cluster = Cluster(tmp_path / "cluster", timeout_ms=timeout_ms)
     yield cluster
     cluster.close()
 
@@ -158,7 +159,8 @@ async def test_all_that_a_job_does(kind: type[Any], tmp_path: Path, oldest: bool
     """Keys, logs, groups, cancelling, retries, lists, forgetting, health."""
     if oldest and REDIS is None:
         pytest.skip("there is no redis-server on this machine")
-    with closing(kind(tmp_path / "store", REDIS if oldest else None)) as store:
+    binary = REDIS if oldest else None
+    with closing(kind(tmp_path / "store", binary, timeout_ms=PATIENT_MS)) as store:
         headway = opened(store.url)
         life = Life(headway)
         async with headway:

@@ -418,7 +418,7 @@ async def site(make_headway: MakeHeadway) -> AsyncIterator[Site]:
 
 async def test_probe_beats_and_ends(site: Site) -> None:
     """With the headers of other streams, for anybody."""
-    reply = await site.get("/probe?seconds=0.25&every=0.1", x_user="")
+    reply = await site.get("/probe?seconds=2.5&every=1", x_user="")
 
     names = [line for line in reply.text.splitlines() if line.startswith("event: ")]
     assert names == ["event: hb"] * 3 + ["event: end"]

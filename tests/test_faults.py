@@ -379,7 +379,7 @@ def test_cancel_from_another_process(
     wait_until("its code runs", apps.lines)
 
     asked = second.http.post(f"/jobs/{job_id}/cancel")
-    states = set()
+    states = {(asked.json()["state"], asked.json()["cancel_requested"])}
     while (job := second.job(job_id))["state"] not in TERMINAL:
         states.add((job["state"], job["cancel_requested"]))
 

@@ -88,7 +88,7 @@ def test_web_host_without_its_store(site: Site) -> None:
     well_s = time.monotonic() - healed_at
 
     assert said("the page says so", told.at - cut_at) < SAID_S
-    assert said("health", health_s) < HEALTH_S + 0.5
+    assert said("health", health_s) < HEALTH_S + 2.5
     assert said("start() is refused", refused_s) < REFUSED_S
     assert said("first true state after the cut", first.at - healed_at) < BACK_S
     assert said("well after the cut", well_s) < BACK_S
@@ -119,7 +119,7 @@ def test_web_host_without_its_broker(site: Site) -> None:
     ended_s = time.monotonic() - healed_at
     site.web.http.post(f"/jobs/{running}/cancel")
 
-    assert said("three jobs accepted without the broker", accepted_s) < 1
+    assert said("three jobs accepted without the broker", accepted_s) < 5
     assert said("all have ended after the cut", ended_s) < BACK_S
     assert (states, sane, moves.data["attempt"]) == ({"queued"}, True, 1)
     assert {job["state"] for job in ended} == {"succeeded"}
@@ -140,7 +140,7 @@ def test_web_host_and_worker_need_no_path(site: Site) -> None:
         assert watched.ends()["state"] == "succeeded"
         assert tab.ends()["state"] == "cancelled"
     assert site.web.job(done)["result"]["pid"] == site.workers["worker"].pid
-    assert said("the code has stopped after cancel()", stopped_s) < 2
+    assert said("the code has stopped after cancel()", stopped_s) < 5
 
 
 # ── a worker ──────────────────────────────────────────────────────────────────────────────────
@@ -164,7 +164,7 @@ def test_worker_that_is_cut_off(site: Site) -> None:
     ended = site.web.ends(following)
     ended_s = time.monotonic() - healed_at
 
-    assert said("shown as lost", lost.at - cut_at) < LEASE_S + 2
+    assert said("shown as lost", lost.at - cut_at) < LEASE_S + 4
     assert said("the cut worker stops after the cut", stopped_s) < BACK_S
     assert said("it has done its next job after the cut", ended_s) < BACK_S
     assert lost.data["error"]["code"] == "lost"

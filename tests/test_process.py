@@ -17,7 +17,7 @@ import pytest
 
 from headway import Headway, Job, JobError, Progress, State, current_progress
 from headway.errors import BadInput
-from tests.conftest import MakeHeadway, Until, end_of
+from tests.conftest import MakeHeadway, end_of
 
 # Children import this module, so what they run stands at its top.
 
@@ -78,7 +78,9 @@ def resume(progress: Progress) -> list[int]:
     seen = []
     for i in progress.track(range(10), resume=True):
         if progress.attempt == 1 and i == 7:
-            time.sleep(0.5)  # let the flush go out; what is shown is that it then resumes here
+            progress.log("here")
+            while progress.last_lines().texts:  # what is sent with it is sent when it is gone
+                time.sleep(0.005)
             os.kill(os.getpid(), signal.SIGKILL)
         seen.append(i)
     return seen
@@ -171,7 +173,7 @@ async def test_stubborn_child_is_killed(
     headway: Headway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A child that does not stop in its time of grace is killed, and only then is it cancelled."""
-    monkeypatch.setattr("headway.process.KILL_S", 0.8)
+    monkeypatch.setattr("headway.process.KILL_S", 3.0)
     task = headway.task(run="process")(spin)
     job = await task.start(str(tmp_path / "marker"), reports=False, stubborn=True)
     await noted(headway, job)
@@ -209,9 +211,10 @@ async def test_killed_child_is_tried_again_from_where_it_was(
 
 
 async def test_closing_ends_the_children(
-    make_headway: MakeHeadway, tmp_path: Path, until: Until
+    make_headway: MakeHeadway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No child outlives its server, even one that does not want to stop."""
+    monkeypatch.setattr("headway.runtime.STOP_S", 3.0)  # a busy machine may take its time
     headway = make_headway()
     task = headway.task(run="process")(spin)
     async with headway:

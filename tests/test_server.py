@@ -447,11 +447,8 @@ def test_forked_child_does_not_speak_for_its_parent(start: Callable[..., App]) -
     assert start(FORKED).line() == "True"
 
 
-def test_server_without_socket_is_replaced(
-    server: Server, runtime: Path, state_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_server_without_socket_is_replaced(server: Server, runtime: Path, state_dir: Path) -> None:
     """When a logout has removed the runtime folder, the server moves, with its data."""
-    monkeypatch.setattr(server_module, "LOST_LIMIT_S", 0.2)
     write_numbers(server.open(), 100)
     pid = pid_in(state_dir)
     shutil.rmtree(runtime)
@@ -502,14 +499,15 @@ def test_mute_server_is_refused(
     server: Server, state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that does not answer gets no rival over the same data; the error names its pid."""
-    monkeypatch.setattr(server_module, "MUTE_LIMIT_S", 0.1)
-    monkeypatch.setattr(server_module, "LOST_LIMIT_S", 0.1)
     server.open()
     pid = pid_in(state_dir)
     os.kill(pid, signal.SIGSTOP)
 
-    with pytest.raises(ServerError, match=rf"pid {pid}\) is running, but does not answer"):
-        server.open()
+    with monkeypatch.context() as patch:
+        patch.setattr(server_module, "MUTE_LIMIT_S", 0.1)
+        patch.setattr(server_module, "LOST_LIMIT_S", 0.1)
+        with pytest.raises(ServerError, match=rf"pid {pid}\) is running, but does not answer"):
+            server.open()
 
     os.kill(pid, signal.SIGCONT)
     assert client(server.open()).ping()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.resources import files
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -191,7 +193,8 @@ async def test_claim_makes_it_run(store: Store) -> None:
 
     assert isinstance(claim, Claim)
     assert (claim.args, claim.options, claim.checkpoint) == ("[[1],{}]", '{"retries":2}', None)
-    assert (claim.job.state, claim.job.attempt, claim.job.rev) == (State.RUNNING, 1, 2)
+    assert (claim.job.state, claim.job.attempt) == (State.RUNNING, 1)
+    assert claim.job.rev > job.rev
     assert claim.job.started_at is not None
 
 
@@ -289,14 +292,14 @@ async def test_what_was_handed_over_is_no_attempt(store: Store) -> None:
 async def test_revisions_leap_over_what_may_be_lost(link: Link, store: Store, eye: Eye) -> None:
     """After a silence more revisions are left out than can have been written meanwhile."""
     job = await running(store)
-    eye.client.hset(eye.keys.record(job.id), "updated", f"{eye.now_ms() - 3_000:.0f}")
+    before = round(eye.now_ms()) - 3_000
+    eye.client.hset(eye.keys.record(job.id), "updated", before)
 
     await beat(link, store, job, progress='{"done":1}')
     after = (await store.get(job.id)).rev
-    await beat(link, store, job, progress='{"done":2}')
+    silence_ms = int(eye.record(job.id)["updated"]) - before
 
-    assert job.rev + 3 * 20 <= after <= job.rev + 3 * 20 + 20
-    assert (await store.get(job.id)).rev == after + 1
+    assert after == job.rev + 1 + math.ceil(silence_ms / 50)
 
 
 # ── beat, hold ────────────────────────────────────────────────────────────────────────────────
@@ -315,7 +318,7 @@ async def test_beat_renews_and_writes(link: Link, store: Store, eye: Eye) -> Non
     assert (eye.lease_ms(job.id) or 0) > lease + 50_000
     assert silent == job
     assert (await store.get(job.id)).progress.done == 3
-    assert (await store.get(job.id)).rev == job.rev + 1
+    assert (await store.get(job.id)).rev > job.rev
 
 
 async def test_beat_hears_of_cancelling(link: Link, store: Store) -> None:
@@ -359,14 +362,15 @@ async def test_sent_is_held_by_nobody(store: Store, other: Store, eye: Eye) -> N
     """A job whose message is out belongs to nobody, and is due when that may be lost."""
     job = await queued(store)
 
-    store.sent(job.id, 0.2)
+    store.sent(job.id, 20)
     waiting = await store.get(job.id)
-    deadline = eye.lease_ms(job.id)
+    left_ms = (eye.lease_ms(job.id) or 0) - eye.now_ms()
     early = (await other.due(["work"], 10, orphans=False))[1]
-    eye.past(deadline)
+    eye.client.zadd(eye.keys.leases(job.id[:2]), {job.id: 1})  # as if it were over
 
     assert waiting == job
     assert eye.record(job.id)["worker"] == ""
+    assert 0 < left_ms <= 20_000
     assert early == []
     assert (await other.due(["work"], 10, orphans=False))[1] == [(job.id, "work")]
     assert (await other.reap(job.id, LONG_S, LOST, adopt=True)).word == "adopted"
@@ -532,7 +536,8 @@ async def test_cancel_of_a_running_job_asks(store: Store) -> None:
 
     first, second = await store.cancel(job.id), await store.cancel(job.id)
 
-    assert (first.state, first.cancel_requested, first.rev) == (State.RUNNING, True, job.rev + 1)
+    assert (first.state, first.cancel_requested) == (State.RUNNING, True)
+    assert first.rev > job.rev
     assert first == second
 
 
@@ -956,7 +961,7 @@ async def test_each_change_is_announced_whole(
     await store.finish(claim.job, Settled(State.CANCELLED, '{"done":2}', error=LOST))
     revs.append((await announced()).rev)
 
-    assert revs == list(range(2, 10))
+    assert all(before < after for before, after in pairwise([old.rev, *revs]))
 
 
 async def test_workers_are_told(store: Store, eye: Eye, ears: list[Ear], until: Until) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import httpx
 
@@ -35,9 +36,27 @@ def wait_until(what: str, holds: Callable[[], T | None], *, within_s: float = DE
 
 
 def free_port() -> int:
+    """One that nobody else is given: neither by the kernel, nor by another process of the tests."""
+    return next(filter(_is_free, PORTS))
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _ports() -> Iterator[int]:
+    # Below those that Linux gives to whoever asks for any; two runs at a time begin elsewhere.
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first, start = 10_000 + worker % 20 * 1_000, os.getpid() % 1_000
+    return itertools.cycle([first + (start + n) % 1_000 for n in range(1_000)])  # threads share it
+
+
+PORTS: Final = _ports()
 
 
 def alive(pid: int) -> bool:
