@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from playwright.async_api import Locator, Page, Request, expect
 
-__all__ = ["Asked", "bar", "connected", "contrasts", "part", "says", "shows"]
+__all__ = ["SLOW_MS", "Asked", "bar", "connected", "contrasts", "part", "says", "shows"]
 
 SLOW_MS: Final = 20_000
 
@@ -26,7 +26,7 @@ async def shows(bar: Locator, state: str, percent: str | None = None) -> None:
     """Wait until it shows *state* and, if given, *percent*."""
     await expect(bar).to_have_attribute("data-state", state, timeout=SLOW_MS)
     if percent is not None:
-        await expect(part(bar, "percent")).to_have_text(percent)
+        await expect(part(bar, "percent")).to_have_text(percent, timeout=SLOW_MS)
 
 
 async def says(bar: Locator, text: str | re.Pattern[str], where: str = "note") -> None:
@@ -35,7 +35,7 @@ async def says(bar: Locator, text: str | re.Pattern[str], where: str = "note") -
 
 
 async def connected(bar: Locator) -> None:
-    """Wait until its stream has come: what it shows before may be what stood in the page."""
+    """Wait until it has been told something: what it shows before may be what stood in the page."""
     await bar.evaluate(CONNECTED)
 
 

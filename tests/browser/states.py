@@ -56,6 +56,7 @@ GALLERY: Final[dict[str, tuple[str, dict[str, Any], dict[str, str]]]] = {
 """State → title, orders, form. In this order: those that run on fill a server of CONCURRENCY."""
 
 CONCURRENCY: Final = 6
+DISPLAY: Final = {"inline": "flex", "ring": "grid"}  # of bars whose variant has come
 IN_PAGE: Final = ("connecting", "reconnecting", "offline", "gone", "forbidden")
 """The states that are not the job's: what stands between it and the browser."""
 
@@ -77,7 +78,10 @@ class Gallery:
             if state != "retrying":  # that comes and goes
                 await shows(bar(page, number), "indeterminate" if state == "staged" else state)
                 # Until what its variant needs has come it holds its place, and shows nothing.
-                await expect(part(bar(page, number), "base")).to_be_visible()
+                base = part(bar(page, number), "base")
+                await expect(base).to_be_visible()
+                if variant := attributes.get("variant"):  # it shows after 0.4 s in any case
+                    await expect(base).to_have_css("display", DISPLAY[variant])
 
 
 _THERE: Final[dict[str, Callable[[Any], Any]]] = {

@@ -11,6 +11,7 @@ from playwright.async_api import Locator, Page, expect
 from tests.browser.conftest import Browse
 from tests.browser.look import bar, part, shows
 from tests.browser.serving import Site
+from tests.conftest import Until
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
@@ -217,11 +218,19 @@ HIDE = """(hidden) => {
 
 
 @pytest.mark.usefixtures("network_fails")
-async def test_without_javascript_all_of_it_works(site: Site, browse: Browse, name: str) -> None:
+async def test_without_javascript_all_of_it_works(
+    site: Site, browse: Browse, name: str, until: Until
+) -> None:
     """Filter, cancel, try again, open a job, forget it: by links and forms."""
     page = await operator(site, browse, java_script_enabled=False)
     site.tell(name, total=4, to=1)
     job_id = await site.begin(await browse(), name, title=name)
+
+    async def listed(state: str) -> bool:
+        await page.goto(f"{site.url}/jobs/overview?state={state}")
+        return await row(page, job_id).count() == 1
+
+    await until(lambda: listed("running"), "it runs")
     await page.goto(f"{site.url}/jobs/overview")
     await page.get_by_label("State").select_option("running")
     await page.get_by_role("button", name="Filter").click()
@@ -229,7 +238,7 @@ async def test_without_javascript_all_of_it_works(site: Site, browse: Browse, na
 
     await row(page, job_id).get_by_role("button", name="Cancel").click()
     await expect(page).to_have_url(f"{site.url}/jobs/overview?state=running&task=&owner=")
-    await page.goto(f"{site.url}/jobs/overview?state=cancelled")
+    await until(lambda: listed("cancelled"), "it is cancelled")
     await expect(async_row := row(page, job_id)).to_contain_text("Cancelled")
     await async_row.get_by_role("button", name="Try again").click()
     await expect(page).to_have_url(f"{site.url}/jobs/overview?state=cancelled")

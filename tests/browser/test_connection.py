@@ -13,7 +13,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.browser.conftest import Browse
-from tests.browser.look import Asked, bar, connected, says, shows
+from tests.browser.look import SLOW_MS, Asked, bar, connected, says, shows
 from tests.browser.proxy import holding_back
 from tests.browser.serving import Site
 from tests.conftest import OwnServer, Until
@@ -39,6 +39,7 @@ async def test_bar_outlives_its_server(
     own_site: Site, page: Page, name: str, number: signal.Signals
 ) -> None:
     """A longer loss is shown, the last value stays; then all goes on by itself to a true end."""
+    await page.add_init_script("Math.random = () => 0.5")  # of the pauses one may be 30 s else
     own_site.tell(name, total=4, to=2)
     await own_site.watch(page, await own_site.begin(page, name, again="yes"))
     await shows(bar(page), "running", "50%")
@@ -65,6 +66,7 @@ async def test_goodbye_of_the_server_is_not_seen(
     site.tell(name, total=4, to=1)
     await site.watch(page, await site.begin(page, name))
     await shows(bar(page), "running", "25%")
+    await connected(bar(page))
     asked = Asked(page)
     await page.context.request.post(f"{site.url}/bye")
     await until(lambda: asked.streams and site.streams(), "the stream is open again")
@@ -99,7 +101,7 @@ async def test_hidden_tab_lets_go_of_its_connection(
     site.tell(name, total=4, to=1)
     await site.watch(page, await site.begin(page, name))
     await shows(bar(page), "running", "25%")
-    await until(lambda: site.streams() == 1, "the stream is open")
+    await connected(bar(page))
     await page.evaluate(HIDE, True)
     async with page.expect_response(POLLS):
         await page.clock.fast_forward(11_000)
@@ -122,6 +124,7 @@ async def test_way_back_shows_the_present_state(
     site.tell(name, total=4, to=1)
     await site.watch(page, await site.begin(page, name))
     await shows(bar(page), "running", "25%")
+    await connected(bar(page))
     await page.goto(site.url)
     await until(lambda: site.streams() == 0, "the stream is closed")
     site.tell(name, total=4, to=2)
@@ -147,6 +150,7 @@ async def test_refused_stream_is_replaced_by_polls(
         await site.watch(page, job_id)
         await page.clock.run_for(100)
     assert "prefer" in (await first.value).headers
+    await connected(bar(page))
     await shows(bar(page), "running", "25%")
     await page.clock.fast_forward(10_000)
     site.tell(name, total=4, to=2)
@@ -352,7 +356,8 @@ async def test_page_of_sixty_bars_has_one_connection(
 
     for one in names:
         site.tell(one, end=True)
-    await expect(page.locator("headway-bar[data-state=succeeded]")).to_have_count(60)
+    ended = page.locator("headway-bar[data-state=succeeded]")
+    await expect(ended).to_have_count(60, timeout=SLOW_MS)
     await until(lambda: site.streams() == 0, "it is over")
 
 

@@ -121,6 +121,7 @@ async def test_listener_can_prevent_a_cancel(site: Site, page: Page, name: str) 
     site.tell(name, total=4, to=1)
     await site.watch(page, await site.begin(page, name))
     await shows(bar(page), "running", "25%")
+    await connected(bar(page))
     await bar(page).evaluate(
         "bar => bar.addEventListener('headway-before-cancel', e => e.preventDefault())"
     )

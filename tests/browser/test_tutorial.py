@@ -33,7 +33,8 @@ BUTTON: Final = "Start some test work"
 BUSY: Final = "Please wait for current work to finish."
 LOST: Final = "The process that ran this stopped without a word"
 LEASE_MS: Final = 15_000
-SLOW, QUICK = 0.15, 0.02
+SLOW, QUICK = 0.3, 0.02
+LONG = 1.0  # where the end is not waited for
 
 Learn = Callable[[float], Learner]
 
@@ -157,7 +158,7 @@ async def test_handed_to_headway(learn: Learn, page: Page, browse: Browse) -> No
 @in_browser
 async def test_a_bar_on_a_page_of_ones_own(learn: Learn, page: Page, browse: Browse) -> None:
     """Step 4: everybody watches the newest work, nobody cancels it, and a second one may start."""
-    learner = learn(SLOW)
+    learner = learn(LONG)
     learner.save(PROGRAMS[3].code)
     app = learner.serve()
     other = await browse()
@@ -180,7 +181,7 @@ async def test_a_bar_on_a_page_of_ones_own(learn: Learn, page: Page, browse: Bro
 @pytest.mark.usefixtures("network_fails")
 async def test_one_at_a_time(learn: Learn, page: Page) -> None:
     """Step 5: a second press is told to wait; when the work is done the button starts again."""
-    learner = learn(0.1)
+    learner = learn(SLOW)
     learner.save(PROGRAMS[4].code)
     app = learner.serve()
 
@@ -198,7 +199,7 @@ async def test_one_at_a_time(learn: Learn, page: Page) -> None:
 
 def test_a_status_for_programs(learn: Learn) -> None:
     """Step 6: the command tells how far the work is, never 100 % before the end."""
-    learner = learn(SLOW)
+    learner = learn(LONG)
     learner.save(PROGRAMS[5].code)
     app = learner.serve()
     app.http.post("/start_work/")
@@ -215,7 +216,7 @@ def test_a_status_for_programs(learn: Learn) -> None:
 @pytest.mark.usefixtures("network_fails")
 async def test_a_crash_is_told(learn: Learn, page: Page) -> None:
     """Step 7: after a crash and a restart the page says what became of the work."""
-    learner = learn(SLOW)
+    learner = learn(LONG)
     learner.save(PROGRAMS[5].code)
     first = learner.serve()
     await press(page, first)
@@ -250,7 +251,7 @@ async def test_a_crash_is_survived(learn: Learn, page: Page) -> None:
 @pytest.mark.parametrize("name", [pytest.param("workers", marks=pytest.mark.slow), "store"])
 def test_on_a_server(learn: Learn, name: str, valkey_url: str) -> None:
     """Step 8: two processes share the work, by the folder or by a store of one's own."""
-    learner = learn(SLOW)
+    learner = learn(LONG)
     learner.save(PROGRAMS[5].code)
     stores = {"redis://localhost:6379": valkey_url} if name == "store" else {}
     app = learner.serve(name, **stores)
