@@ -85,6 +85,34 @@ async def test_nothing_moves_under_the_pointer(
     await expect(row(desk, first).get_by_role("button")).to_have_text("Forget")
 
 
+async def test_nothing_moves_on_the_way_from_the_rows(
+    site: Site, browse: Browse, desk: Page, name: str
+) -> None:
+    """What the page reads while the pointer is between the rows and the button waits as well."""
+    visitor = await browse()
+    await desk.clock.install()
+    await desk.goto(f"{site.url}/jobs/overview")
+    first = await site.begin(visitor, name)
+    await look(desk)
+    await row(desk, first).hover()
+    second = await site.begin(visitor, f"{name} 2")
+    await desk.clock.pause_at(await desk.evaluate("Date.now() + 10"))
+    await desk.mouse.move(0, 0)
+    await look(desk)
+
+    await expect(desk.locator("[data-show]")).to_have_text("Show 1 new job")
+    await expect(row(desk, second)).to_have_count(0)
+    await desk.clock.run_for(1_100)
+    await expect(row(desk, second)).to_be_visible()
+    await expect(desk.locator("[data-show]")).to_be_hidden()
+
+
+async def look(page: Page) -> None:
+    """Make the page read itself now."""
+    async with page.expect_response("**/overview"):
+        await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+
 async def walk(page: Page, target: Locator) -> None:
     """Go there with the pointer, as a hand does: over all that lies between, and in view."""
     await target.scroll_into_view_if_needed()

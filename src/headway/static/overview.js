@@ -16,6 +16,7 @@ const news = board.querySelector("[data-news]");
 const shower = board.querySelector("[data-show]");
 const held = [body, shower];
 let [timer, failures, asking, again] = [0, 0, false, false];
+let leftAt = -LEAVE_MS; // when the pointer or the focus left the rows or the button
 let waiting; // rows as they should be, while one points at those that are there
 
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
@@ -72,7 +73,8 @@ function arrange(force = false) {
 	if (!waiting) return;
 	const known = new Map([...body.rows].map((row) => [row.id, row]));
 	const n = waiting.filter(({ id }) => !known.has(id)).length;
-	const busy = !force && held.some((part) => part.matches(":hover") || part.contains(document.activeElement));
+	const here = held.some((part) => part.matches(":hover") || part.contains(document.activeElement));
+	const busy = !force && (here || performance.now() - leftAt < LEAVE_MS);
 	shower.hidden = !busy || !n;
 	shower.textContent = texts.fresh[new Intl.PluralRules("en").select(n)].replace("{n}", String(n));
 	if (busy) return;
@@ -157,8 +159,12 @@ body.addEventListener("headway-update", ({ target, detail }) => {
 	row.dataset.seen = [detail.state, detail.stalled, detail.cancel_requested, detail.attempt].join();
 	if (was && was != row.dataset.seen) plan();
 });
+function leave() {
+	leftAt = performance.now();
+	setTimeout(arrange, LEAVE_MS + 1); // clocks are coarse
+}
 for (const part of held) {
-	for (const name of ["pointerleave", "focusout"]) part.addEventListener(name, () => setTimeout(arrange, LEAVE_MS));
+	for (const name of ["pointerleave", "focusout"]) part.addEventListener(name, leave);
 }
 shower.addEventListener("click", () => {
 	arrange(true);
