@@ -89,7 +89,8 @@ def test_tables_are_made_of_the_code(page: str, name: str) -> None:
 
 def test_codes_of_failures_are_documented() -> None:
     """Every code of an error that a job can have stands in the docs."""
-    code = (ROOT / "src" / "headway" / "runner.py").read_text()
+    files = (ROOT / "src" / "headway").rglob("*.py")
+    code = "".join(file.read_text() for file in files)
     docs = "".join(page.read_text() for page in PAGES)
     codes = set(re.findall(r'Failure\(\s*"(\w+)"', code))
 

@@ -50,9 +50,10 @@ def _is_free(port: int) -> bool:
 
 
 def _ports() -> Iterator[int]:
-    # Below those that Linux gives to whoever asks for any; two runs at a time begin elsewhere.
+    # Below those that Linux gives to whoever asks for any, and above the last that browsers refuse.
+    # Two runs at a time begin elsewhere.
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    first, start = 10_000 + worker % 20 * 1_000, os.getpid() % 1_000
+    first, start = 11_000 + worker % 20 * 1_000, os.getpid() % 1_000
     return itertools.cycle([first + (start + n) % 1_000 for n in range(1_000)])  # threads share it
 
 
