@@ -1,6 +1,8 @@
 # Two commands for a newcomer: `make demo` and `make test`. Each sets up what it needs by itself.
 .PHONY: help demo test test-all engines bench check docs pictures chaos growth fuzz audit setup clean
 .DEFAULT_GOAL := help
+# Tests start hundreds of processes, each of which would compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo "make demo    serve the demo on http://localhost:5000/"
