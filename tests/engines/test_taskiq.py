@@ -20,11 +20,18 @@ from tests.conftest import MakeHeadway, Until, end_of
 
 
 @pytest.fixture
-def broker(url: str, prefix: str) -> Iterator[RedisStreamBroker]:
-    """A broker on the store's server, with a queue of its own."""
-    yield RedisStreamBroker(url, queue_name=f"queue-{prefix}", xread_block=100)
+def queue(url: str, prefix: str) -> Iterator[str]:
+    """The name of a queue of its own on the store's server."""
+    queue = f"queue-{prefix}"
+    yield queue
     with redis.Redis.from_url(url) as client:
-        client.delete(f"queue-{prefix}", f"autoclaim:taskiq:queue-{prefix}")
+        client.delete(queue, f"autoclaim:taskiq:{queue}")
+
+
+@pytest.fixture
+def broker(url: str, queue: str) -> RedisStreamBroker:
+    """A broker with that queue."""
+    return RedisStreamBroker(url, queue_name=queue, xread_block=100)
 
 
 async def test_job_that_waits_for_jobs_gives_its_place(
@@ -115,10 +122,10 @@ class Deaf(RedisStreamBroker):
 
 
 async def test_what_comes_too_late_is_for_another_worker(
-    make_headway: MakeHeadway, broker: RedisStreamBroker, url: str, prefix: str
+    make_headway: MakeHeadway, broker: RedisStreamBroker, url: str, queue: str
 ) -> None:
     """A message that a worker is handed while it ends goes back, and is not dropped."""
-    deaf = Deaf(url, queue_name=f"queue-{prefix}", xread_block=100)
+    deaf = Deaf(url, queue_name=queue, xread_block=100)
     ending = make_headway(engine=TaskiqEngine(deaf))
     headway = make_headway(engine=TaskiqEngine(broker))
 
@@ -183,10 +190,9 @@ async def test_broker_of_the_app_is_left_alone(
 
 @pytest.mark.parametrize("most", [100, 1, None])
 async def test_what_a_worker_takes_begins_at_once(
-    make_headway: MakeHeadway, url: str, prefix: str, until: Until, most: int | None
+    make_headway: MakeHeadway, url: str, queue: str, until: Until, most: int | None
 ) -> None:
     """None waits in a worker while another is idle, however many the broker hands out."""
-    queue = f"queue-{prefix}"
     brokers = [RedisStreamBroker(url, queue_name=queue, xread_count=most) for _ in "ab"]
     workers = [make_headway(engine=TaskiqEngine(broker)) for broker in brokers]
     let_go = asyncio.Event()
